@@ -1,0 +1,113 @@
+"""The small shareable result: learned program and mapping, with all that is needed to put them to work again."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from reprogram import build
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.errors import RunError, SourceError
+from reprogram.types import TaskSpec
+
+SCHEMA_VERSION = 1
+FOLDER = "program"
+
+
+def save(classifier: ReprogrammedClassifier, cfg: build.Config, run_dir: Path) -> None:
+    """Writes ``program/program.safetensors`` and ``program/program.json``; no weight of the source is in them."""
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"program.{key}": value for key, value in classifier.program.state_dict().items()}
+    tensors |= {f"mapping.{key}": value for key, value in _mapping_state(classifier).items()}
+    if classifier.task.support is not None:
+        tensors["task.support"] = classifier.task.support
+    task = classifier.task
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "config": {key: cfg[key] for key in (*build.CLASSIFIER_BLOCKS, "seed")},
+        "source_fingerprint": classifier.source.fingerprint,
+        "threshold": classifier.threshold,
+        "task": {
+            "name": task.name,
+            "class_names": task.class_names,
+            "image_size": task.image_size,
+            "ordinal": task.ordinal,
+            "private": task.private,
+            "licence": task.licence,
+            "citation": task.citation,
+        },
+    }
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / "program.tmp")
+    os.replace(folder / "program.tmp", folder / "program.safetensors")
+    write_json(folder / "program.json", record)
+
+
+def load(
+    directory: str | Path, source_weights: str | Path | None = None, device: str = "cpu"
+) -> ReprogrammedClassifier:
+    """Loads a reprogrammed classifier.
+
+    Args:
+        directory: A finished run, or its ``program`` folder alone.
+        source_weights: Where the source's weights lie now; ``None``: where they lay in training.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        A module in evaluation mode: target images [B, 3, h, w] in -> class probabilities [B, K_t] out. It carries
+        ``class_names`` and the operating ``threshold``.
+
+    Raises:
+        RunError: If there is no such artefact, or it does not fit its own description.
+        SourceError: If the source is not the one the program was trained on.
+    """
+    folder = Path(directory)
+    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    try:
+        record: dict[str, Any] = json.loads((folder / "program.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "program.safetensors")
+    except FileNotFoundError as error:
+        raise RunError(f"{directory}: expected a finished run or its program folder; {error.filename} is missing") from error
+    except Exception as error:  # safetensors has its own error class for damaged files
+        raise RunError(f"{folder}: the artefact cannot be read: {error}") from error
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(f"{folder}: expected schema_version {SCHEMA_VERSION}, got {record.get('schema_version')}")
+    cfg = record["config"]
+    if source_weights is not None:
+        cfg["source"]["weights"] = str(source_weights)
+    facts = dict(record["task"])
+    facts["class_names"], facts["image_size"] = tuple(facts["class_names"]), tuple(facts["image_size"])
+    task = TaskSpec(**facts, support=tensors.pop("task.support", None))
+    source = build.source(cfg, torch.device(device).type)
+    if source.fingerprint != record["source_fingerprint"]:
+        raise SourceError(
+            f"{folder}: this program was trained on a source with fingerprint {record['source_fingerprint'][:12]}, "
+            f"got {source.fingerprint[:12]}; use the same weights file and normalisation"
+        )
+    classifier = build.classifier(cfg, source, task)
+    classifier.threshold = record["threshold"]
+    expected = set(_state_keys(classifier))
+    if expected != set(tensors):
+        raise RunError(f"{folder}: tensors do not fit the program; differing: {sorted(expected ^ set(tensors))}")
+    classifier.load_state_dict(tensors, strict=False)
+    return classifier.eval().requires_grad_(False).to(device)
+
+
+def write_json(path: Path, record: object) -> None:
+    """Writes a JSON file that nobody ever sees half."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _mapping_state(classifier: ReprogrammedClassifier) -> dict[str, torch.Tensor]:
+    state = classifier.mapping.state_dict()
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _state_keys(classifier: ReprogrammedClassifier) -> list[str]:
+    keys = [f"program.{key}" for key in classifier.program.state_dict()]
+    return keys + [f"mapping.{key}" for key in _mapping_state(classifier)]

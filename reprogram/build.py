@@ -1,0 +1,158 @@
+"""Composes our objects from a config: the only module that knows both Hydra's config and our classes.
+
+Facts (sizes, class counts) come from the source and the task; the config holds choices.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.base import TaskData
+from reprogram.errors import ConfigError
+from reprogram.instantiation import bind, call
+from reprogram.sources.base import SourceModel
+from reprogram.sources.prepared import PreparedSource
+from reprogram.training.mapping_refresh import MappingRefresh
+from reprogram.training.module import ReprogrammingModule
+from reprogram.types import SourceSpec, TaskSpec
+
+DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
+SOURCE_KEYS = ("prepare", "precision")  # of the fast path, not of the source
+CLASSIFIER_BLOCKS = ("source", "program", "mapping")
+
+Config = dict[str, Any]
+
+
+def plain(cfg: DictConfig | Mapping[str, Any]) -> Config:
+    """Resolves a config to plain dictionaries, so that nothing below sees a config object.
+
+    Raises:
+        ConfigError: If an interpolation (an unset environment variable, say) cannot be resolved.
+    """
+    if not isinstance(cfg, DictConfig):
+        return dict(cfg)
+    try:
+        resolved: Config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    return resolved
+
+
+def task_data(cfg: Config) -> TaskData:
+    """The target task, loaded and checked."""
+    block = {key: value for key, value in cfg["data"].items() if key not in DATA_KEYS}
+    data: TaskData = call(block, "data").load()
+    return data
+
+
+def source(cfg: Config, device_type: str) -> SourceModel:
+    """The frozen source model, prepared for its device unless ``source.prepare=false``."""
+    block = {key: value for key, value in cfg["source"].items() if key not in SOURCE_KEYS}
+    model: SourceModel = call(block, "source")
+    if not cfg["source"]["prepare"]:
+        return model
+    choice = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": cfg["source"]["precision"]}
+    prepared: PreparedSource = call(choice, "source", source=model, device_type=device_type)
+    return prepared
+
+
+def classifier(cfg: Config, model: SourceModel, task: TaskSpec) -> ReprogrammedClassifier:
+    """Program and mapping around a source, as they are before training."""
+    facts: SourceSpec = model.spec
+    program = call(cfg["program"], "program", canvas=facts.image_size, support=task.support)
+    mapping = call(
+        cfg["mapping"],
+        "mapping",
+        source_classes=facts.num_classes,
+        target_classes=task.num_classes,
+        seed=cfg["seed"],
+    )
+    return ReprogrammedClassifier(program, model, mapping, task)
+
+
+def module(cfg: Config, model: ReprogrammedClassifier, class_counts: torch.Tensor) -> ReprogrammingModule:
+    """The Lightning module around a classifier."""
+    optimizer = dict(cfg["optimizer"])
+    mapping_lr = optimizer.pop("mapping_lr", None)
+    if mapping_lr is not None and not (isinstance(mapping_lr, int | float) and mapping_lr >= 0):
+        raise ConfigError(f"optimizer.mapping_lr: expected a number >= 0 or null, got {mapping_lr!r}")
+    augmentation = cfg["data"]["augmentation"]
+    scheduler = cfg["scheduler"]
+    return ReprogrammingModule(
+        model,
+        loss=call(cfg["loss"], "loss", class_counts=class_counts),
+        estimator=call(cfg["estimator"], "estimator"),
+        optimizer=bind(optimizer, "optimizer"),
+        scheduler=bind(scheduler, "scheduler") if scheduler.get("_target_") else None,
+        mapping_lr=mapping_lr,
+        augmentation=call(augmentation, "data.augmentation") if augmentation else None,
+    )
+
+
+def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
+    """Mapping refits, checkpoints, early stopping, progress bar."""
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+    choice, folder = cfg["callbacks"], run_dir / "checkpoints"
+    if choice["mode"] not in ("min", "max"):
+        raise ConfigError(f"callbacks.mode: expected min or max, got {choice['mode']!r}")
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    found: list[pl.Callback] = [
+        MappingRefresh(data.splits["train"], cfg["data"]["batch_size"]),
+        ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
+        ModelCheckpoint(filename="last", every_n_train_steps=_positive(choice, "checkpoint_every"), **common),
+        ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, save_on_exception=True, **common),
+    ]
+    if choice["patience"] is not None:
+        found.append(EarlyStopping(choice["monitor"], mode=choice["mode"], patience=_positive(choice, "patience")))
+    return found
+
+
+def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
+    """CSV and Weights & Biases, as configured."""
+    found: list[Logger] = []
+    if cfg["logger"]["csv"]:
+        found.append(CSVLogger(run_dir, name="", version=""))
+    if cfg["logger"]["wandb"] is not None:
+        from reprogram.training.wandb_logging import wandb_logger
+
+        found.append(wandb_logger(cfg["logger"]["wandb"], run_dir, summary))
+    return found
+
+
+def trainer(cfg: Config, found_callbacks: list[pl.Callback], found_loggers: list[Logger], run_dir: Path) -> pl.Trainer:
+    """The Lightning trainer: no sanity validation and no padding sampler, because both would cost queries."""
+    made: pl.Trainer = call(
+        cfg["trainer"],
+        "trainer",
+        callbacks=found_callbacks,
+        logger=found_loggers,
+        default_root_dir=run_dir,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    return made
+
+
+def device_type(accelerator: str) -> str:
+    """``cuda`` or ``cpu`` for a Lightning accelerator name."""
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if on_gpu and not torch.cuda.is_available():
+        raise ConfigError("trainer: expected a GPU, found none that PyTorch can use; choose trainer=cpu")
+    return "cuda" if on_gpu else "cpu"
+
+
+def _positive(block: Config, key: str) -> int:
+    value = block[key]
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"callbacks.{key}: expected a whole number >= 1, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""The commands: Hydra reads the command line here, and nowhere else."""

@@ -1,0 +1,125 @@
+"""Starts a command: finds the configs, runs Hydra, and turns what a user got wrong into one readable message."""
+
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from reprogram.errors import ConfigError, ReprogramError
+
+EXIT_WRONG_USE = 2
+EXIT_INTERRUPTED = 130
+
+
+def config_folder() -> Path:
+    """``configs/`` of the checkout, or the copy inside an installed wheel."""
+    package = Path(__file__).resolve().parent.parent
+    return next(path for path in (package / "configs", package.parent / "configs") if path.is_dir())
+
+
+def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
+    """Runs a task under Hydra; exits with 2 and a message, not a traceback, on wrong use.
+
+    Args:
+        config_name: File in the config folder, without its ending.
+        task: Gets the composed config.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets exceptions through to us
+    try:
+        hydra.main(config_path=str(config_folder()), config_name=config_name, version_base="1.3")(task)()
+    except KeyboardInterrupt:
+        print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except ReprogramError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error, config_name))
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Hydra's message in few words, with the nearest existing group, choice or key."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else type(error).__name__
+    for override in sys.argv[1:]:
+        name = override.split("=", 1)[0].lstrip("+~")
+        if "=" in override and not name.startswith("hydra") and (hint := _hint(override, name, config_name)):
+            return hint
+    return message
+
+
+def _hint(override: str, name: str, config_name: str) -> str | None:
+    """What is wrong with one override, if it names a group, choice or key that does not exist."""
+    folder = config_folder()
+    group = folder / name
+    if group.is_dir():
+        choice = override.split("=", 1)[1]
+        known = sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
+        known = [found for found in known if not Path(found).name.startswith("_")]
+        if choice not in known and "," not in choice:
+            return f"{name}={choice}: there is no such choice; {_near(choice, known)}"
+        return None
+    known = _known_keys(config_name)
+    if name not in known and not any(name.startswith(f"{found}.") and found.endswith("kwargs") for found in known):
+        return f"{name}: there is no such key or group; {_near(name, known)}"
+    return None
+
+
+def _known_keys(config_name: str) -> list[str]:
+    """Groups and dotted keys of the configuration composed from the same group choices."""
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.initialize import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    folder = config_folder()
+    groups = [path.name for path in folder.iterdir() if path.is_dir()]
+    choices = [
+        override
+        for override in sys.argv[1:]
+        if (name := override.split("=", 1)[0]) in groups
+        and (folder / name / f"{override.split('=', 1)[-1]}.yaml").is_file()
+    ]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        cfg = OmegaConf.to_container(compose(config_name, overrides=choices), resolve=False)
+    return [*groups, *_paths(cfg)]
+
+
+def _paths(node: object, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    found = []
+    for key, value in node.items():
+        found += [f"{prefix}{key}", *_paths(value, f"{prefix}{key}.")]
+    return found
+
+
+def _near(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, n=3, cutoff=0.5)
+    if not near:  # the last part may be right under another parent
+        near = [found for found in known if found.split(".")[-1] == word.split(".")[-1]][:3]
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known)[:20])}"
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_WRONG_USE)
+
+
+def refuse_missing(cfg: DictConfig, *keys: str) -> None:
+    """Refuses a command line that leaves out what the command cannot guess.
+
+    Raises:
+        ConfigError: Naming the keys.
+    """
+    from omegaconf import OmegaConf
+
+    missing = [key for key in keys if OmegaConf.is_missing(cfg, key)]
+    if missing:
+        raise ConfigError("; ".join(f"{key}: is required; set {key}=..." for key in missing))

@@ -1,0 +1,39 @@
+"""``reprogram-train``: one training run, or with ``-m`` a sweep of them."""
+
+from omegaconf import DictConfig, open_dict
+
+from reprogram.commands.launch import launch
+from reprogram.errors import ConfigError
+
+
+def main() -> None:
+    """Entry point."""
+    launch("train", _train)
+
+
+def _train(cfg: DictConfig) -> dict[str, object] | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from reprogram.evaluation.report import print_results
+    from reprogram.runs import train
+
+    job = HydraConfig.get()
+    if cfg.resume is not None and len(job.overrides.task) > 1:
+        extra = [override for override in job.overrides.task if not override.startswith("resume=")]
+        raise ConfigError(f"resume continues a run with the configuration it was started with; drop {', '.join(extra)}")
+    if job.mode == RunMode.MULTIRUN:
+        if str(cfg.trainer.devices) not in ("1", "auto"):
+            raise ConfigError("a sweep runs one process per job; use a trainer with one device, or start jobs one by one")
+        with open_dict(cfg):
+            cfg.run_dir = job.runtime.output_dir
+    result = train(cfg)
+    if result is None:
+        return None
+    if job.mode != RunMode.MULTIRUN:
+        print_results(result.metrics, result.pictures)
+    return {"run_dir": str(result.run_dir), **result.metrics}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Who goes into train, val and test: stratified by class, whole groups, a function of the seed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reprogram.data.base import SPLITS, Examples
+from reprogram.errors import ConfigError, DataError
+
+Rows = NDArray[np.int64]
+
+
+def plan_rows(
+    targets: NDArray[Any],
+    groups: Sequence[str] | None,
+    given: Sequence[str] | None,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    max_train: int | None,
+    max_val: int | None,
+    max_test: int | None,
+    seed: int,
+) -> dict[str, Rows]:
+    """Rows of a table that make up each split.
+
+    A given split is kept as it is. ``val`` or ``test`` that it does not contain is carved out of ``train``.
+
+    Args:
+        targets: [N] class of each row.
+        groups: Rows of one group stay together; ``None``: every row on its own.
+        given: Split of each row as the publisher made it, or ``None``: all rows are ``train`` at first.
+        val_fraction: Part of ``train`` that becomes ``val`` if there is none, 0 to 1.
+        test_fraction: Part of ``train`` that becomes ``test`` if there is none, 0 to 1.
+        max_train: At most so many training rows, a stratified choice; ``None``: all.
+        max_val: The same for ``val``.
+        max_test: The same for ``test``.
+        seed: Of the carving and the choice, >= 0.
+
+    Raises:
+        ConfigError: If fractions leave no training rows, a maximum is not positive, or the seed is negative.
+        DataError: If a split has an unknown name or there is too little to fill all three.
+    """
+    if seed < 0:
+        raise ConfigError(f"split_seed: expected at least 0, got {seed}")
+    names = np.full(len(targets), "train") if given is None else np.asarray(given, dtype=str)
+    unknown = sorted(set(names.tolist()) - set(SPLITS))
+    if unknown:
+        raise DataError(f"expected the splits {list(SPLITS)}, got {unknown[:5]}; rename them")
+    rows = {name: np.flatnonzero(names == name) for name in SPLITS}
+    wanted = {"val": val_fraction, "test": test_fraction}
+    fractions = {name: fraction for name, fraction in wanted.items() if not len(rows[name])}
+    if fractions:
+        pool = rows["train"]
+        pool_groups = None if groups is None else [groups[row] for row in pool.tolist()]
+        parts = partition(targets[pool], pool_groups, {"train": 1.0 - sum(fractions.values()), **fractions}, seed)
+        rows |= {name: pool[part] for name, part in parts.items()}
+    limits = {"train": max_train, "val": max_val, "test": max_test}
+    return {name: rows[name][limit_rows(targets[rows[name]], limits[name], seed)] for name in SPLITS}
+
+
+def partition(
+    targets: NDArray[Any], groups: Sequence[str] | None, fractions: Mapping[str, float], seed: int
+) -> dict[str, Rows]:
+    """Cuts rows into parts with nearly the same class frequencies, without cutting a group.
+
+    Groups come in random order, large ones first, and each goes to the part that still lacks the largest share of its
+    classes. So a class of n rows is spread within one row of its fractions, and a very rare one fills the parts with
+    large fractions first.
+
+    Reference:
+        On the Stratification of Multi-Label Data, Sechidis, Tsoumakas, Vlahavas, ECML PKDD 2011 (the idea; there
+        labels of one example take the place of the rows of one group).
+    """
+    if min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise ConfigError(
+            f"expected positive fractions that leave room for every split, got {dict(fractions)}; "
+            "choose val_fraction and test_fraction above 0 with a sum below 1"
+        )
+    keys = np.arange(len(targets)) if groups is None else np.asarray(groups, dtype=str)
+    group_names, group_of_row = np.unique(keys, return_inverse=True)
+    if len(group_names) < len(fractions):
+        raise DataError(
+            f"expected at least {len(fractions)} {'rows' if groups is None else 'groups'} to fill {list(fractions)}, "
+            f"got {len(group_names)}; give more data or a ready split"
+        )
+    classes, class_of_row = np.unique(targets, return_inverse=True)
+    counts = np.zeros((len(group_names), len(classes)))
+    np.add.at(counts, (group_of_row, class_of_row), 1.0)
+    totals = counts.sum(axis=0)
+    lacking = np.array(list(fractions.values()))[:, None] * totals
+    order = np.random.default_rng(seed).permutation(len(group_names))
+    part_of_group = np.empty(len(group_names), dtype=np.int64)
+    for group in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
+        part = int(np.argmax(lacking @ (counts[group] / totals)))
+        part_of_group[group] = part
+        lacking[part] -= counts[group]
+    part_of_row = part_of_group[group_of_row]
+    parts = {name: np.flatnonzero(part_of_row == index) for index, name in enumerate(fractions)}
+    empty = [name for name, part in parts.items() if not len(part)]
+    if empty:
+        raise DataError(
+            f"{len(targets)} rows in {len(group_names)} groups are too few for the fractions {dict(fractions)}: "
+            f"nothing is left for {empty}; enlarge its fraction or give a ready split"
+        )
+    return parts
+
+
+def limit(examples: Examples, n: int | None, seed: int) -> Examples:
+    """At most ``n`` examples, stratified by class, in their old order (``None``: all)."""
+    return examples.subset(limit_rows(examples.targets.numpy(), n, seed))
+
+
+def limit_rows(targets: NDArray[Any], n: int | None, seed: int) -> Rows:
+    """Rows of a stratified choice of min(n, N): every class keeps its frequency, by largest remainders.
+
+    Raises:
+        ConfigError: If ``n`` is below one.
+    """
+    if n is not None and n < 1:
+        raise ConfigError(f"expected a maximum of at least 1 example, got {n}; use null for all")
+    if n is None or n >= len(targets):
+        return np.arange(len(targets))
+    _, class_of_row, totals = np.unique(targets, return_inverse=True, return_counts=True)
+    quotas = totals * n / len(targets)
+    taken = np.floor(quotas).astype(np.int64)
+    largest_remainders = np.argsort(taken - quotas, kind="stable")[: n - int(taken.sum())]
+    taken[largest_remainders] += 1
+    order = np.random.default_rng(seed).permutation(len(targets))
+    chosen = [order[class_of_row[order] == label][:count] for label, count in enumerate(taken)]
+    return np.sort(np.concatenate(chosen))

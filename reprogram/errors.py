@@ -1,0 +1,25 @@
+"""What can go wrong by a user's hand: every message says what was expected, what was got, and the remedy."""
+
+
+class ReprogramError(Exception):
+    """Root of all errors raised on purpose by this package; the commands print it without a traceback."""
+
+
+class ConfigError(ReprogramError, ValueError):
+    """A configuration value that cannot work."""
+
+
+class ShapeError(ReprogramError, ValueError):
+    """A tensor whose shape, dtype or range is not the agreed one."""
+
+
+class DataError(ReprogramError, ValueError):
+    """Target data that is missing, unreadable, inconsistent, or split so that a group leaks."""
+
+
+class SourceError(ReprogramError, RuntimeError):
+    """A source model that cannot be built, loaded, or is not the one a program was trained on."""
+
+
+class RunError(ReprogramError, RuntimeError):
+    """A run directory that is missing, unfinished, or belongs to another configuration."""

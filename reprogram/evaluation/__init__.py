@@ -1,0 +1,1 @@
+"""What a trained program is worth: predictions, metrics with intervals, baselines, pictures and tables."""

@@ -1,0 +1,18 @@
+"""Scores one split with a reprogrammed classifier."""
+
+import torch
+
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.base import Examples
+from reprogram.data.loader import BatchLoader
+from reprogram.evaluation.predictions import Predictions
+
+
+@torch.inference_mode()
+def score(
+    classifier: ReprogrammedClassifier, examples: Examples, split: str, batch_size: int, device: torch.device
+) -> Predictions:
+    """Predicts every example of a split once, in order."""
+    loader = BatchLoader(examples, batch_size, shuffle=False, seed=0)
+    probabilities = torch.cat([classifier(batch.images.to(device)).double().cpu() for batch in loader])
+    return Predictions(split, examples.ids, examples.targets.numpy(), probabilities.numpy(), examples.groups)

@@ -1,0 +1,62 @@
+"""Convex fit of a linear map from source log-probabilities to target classes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 1))
+"""Inverse regularisation strengths that cross-validation chooses from (features have unit variance)."""
+
+
+def fit_logistic(
+    features: NDArray[np.float64], targets: NDArray[np.int64], num_classes: int, num_folds: int = 3, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fits multinomial logistic regression with an L2 penalty chosen by stratified cross-validation.
+
+    Features are standardised for the fit; the result applies to features as given. A class without examples gets the
+    lowest bias, so that it is never predicted. With too few examples of a class for two folds, the penalty is 0.01.
+
+    Args:
+        features: [N, F].
+        targets: [N] in 0..num_classes-1.
+        num_classes: K_t.
+        num_folds: At most this many folds.
+        seed: Of the folds.
+
+    Returns:
+        Weight [K_t, F] and bias [K_t]: scores = features @ weight.T + bias.
+    """
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.model_selection import StratifiedKFold
+
+    weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, -np.inf)
+    present, sizes = np.unique(targets, return_counts=True)
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    std[std < 1e-6] = 1.0
+    folds = min(num_folds, int(sizes.min()))
+    if len(present) == 1:
+        bias[present] = 0.0
+    else:
+        if folds >= 2:
+            model = LogisticRegressionCV(
+                Cs=STRENGTHS,
+                l1_ratios=(0.0,),
+                cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+                scoring="neg_log_loss",
+                max_iter=300,
+                use_legacy_attributes=False,
+            )
+        else:
+            model = LogisticRegression(C=1e-2, max_iter=300)
+        model.fit((features - mean) / std, targets)
+        coefficients, intercepts = model.coef_, model.intercept_
+        if len(present) == 2:  # scikit-learn gives one row, of the second class
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercepts = np.concatenate([-intercepts, intercepts]) / 2
+        weight[present] = coefficients / std
+        bias[present] = intercepts - weight[present] @ mean
+    # a missing class: as improbable as 1e-6 of the least likely present one at the mean of the features
+    level = (weight[present] @ mean + bias[present]).min() + np.log(1e-6)
+    weight[np.isinf(bias)] = weight[present].mean(axis=0)
+    missing = np.isinf(bias)
+    bias[missing] = level - weight[missing] @ mean
+    return weight, bias

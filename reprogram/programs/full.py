@@ -1,0 +1,55 @@
+"""The additive program: a learned offset over the whole canvas, target image included."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from reprogram.errors import ConfigError
+from reprogram.programs.base import InputProgram
+from reprogram.programs.placement import Placement
+
+
+class FullProgram(InputProgram):
+    """Adds a bounded offset to every pixel of the canvas.
+
+    canvas = clip(placed + strength * tanh(W), 0, 1), mid-grey where no target data lies
+
+    Args:
+        canvas: Height and width of the source's input (pixels).
+        size: Side of the placed target image (pixels), or height and width; ``None``: the whole canvas.
+        position: Row and column of its top left corner; ``None``: centred.
+        support: Boolean [h, w], true where target images carry data.
+        strength: Largest offset in units of the pixel range, in (0, 1].
+
+    Raises:
+        ConfigError: If the strength is outside (0, 1].
+
+    Reference:
+        The "full watermark" of Sample-specific Masks for Visual Reprogramming-based Prompting, Cai et al., ICML 2024,
+        arXiv:2406.03150. Differences: the offset is bounded and the result clipped, so that it remains an image.
+    """
+
+    def __init__(
+        self,
+        canvas: tuple[int, int],
+        size: int | Sequence[int] | None = None,
+        position: Sequence[int] | None = None,
+        support: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < strength <= 1:
+            raise ConfigError(f"program.strength: expected a number in (0, 1], got {strength}")
+        self.strength = strength
+        self.placement = Placement(canvas, size or canvas, position, support)
+        self.theta = nn.Parameter(torch.zeros(3 * canvas[0] * canvas[1]))
+
+    def context(self, images: Tensor) -> Tensor:
+        """Places images on mid-grey: on black, an offset below zero would have no gradient."""
+        return self.placement(images) + 0.5 * ~self.placement.covered
+
+    def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Adds the offset to placed images; theta [D] or [B, D]."""
+        theta = self.theta if theta is None else theta
+        return (context + self.strength * torch.tanh(theta).view(-1, *context.shape[1:])).clamp(0, 1)

@@ -1,0 +1,123 @@
+"""What a run leaves behind, and what a run directory may be used for."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from reprogram.artefact import write_json
+from reprogram.errors import RunError
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "scikit-learn", "numpy")
+
+
+class RunDirectory:
+    """One run's folder: ``config.yaml``, ``metrics.json``, ``predictions.csv``, pictures, ``checkpoints/``, ``program/``.
+
+    Args:
+        path: The folder, made if it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Written last: its presence means that the run is finished."""
+        return self.path / "metrics.json"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint to resume from, if there is one."""
+        path = self.path / "checkpoints" / "last.ckpt"
+        return path if path.is_file() else None
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration the run was started with.
+
+        Raises:
+            RunError: If there is none.
+        """
+        if not self.config_file.is_file():
+            raise RunError(f"{self.path}: expected a run directory, but it holds no config.yaml")
+        config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        return config
+
+    def open(self, cfg: dict[str, Any]) -> Path | None:
+        """Claims the folder for a configuration.
+
+        Returns:
+            The checkpoint to continue from, or ``None`` for a fresh start.
+
+        Raises:
+            RunError: If the folder holds a finished run, or one of another configuration, or cannot be written.
+        """
+        if self.metrics_file.is_file():
+            raise RunError(f"run_dir: {self.path} holds a finished run; choose another run_dir")
+        chosen = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume")}
+        if self.config_file.is_file():
+            found = {key: value for key, value in self.read_config().items() if key not in ("run_dir", "resume")}
+            if found != chosen:
+                differing = sorted(key for key in found.keys() | chosen.keys() if found.get(key) != chosen.get(key))
+                raise RunError(
+                    f"run_dir: {self.path} holds an unfinished run of another configuration (differing: "
+                    f"{', '.join(differing)}); continue it with resume={self.path}, or choose another run_dir"
+                )
+            return self.last_checkpoint
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            draft = self.config_file.with_suffix(f".{os.getpid()}.tmp")
+            draft.write_text(yaml.safe_dump(cfg, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            os.replace(draft, self.config_file)
+        except OSError as error:
+            raise RunError(f"run_dir: cannot write to {self.path}: {error.strerror}; choose another run_dir") from error
+        return None
+
+    def write_metrics(self, record: dict[str, Any]) -> None:
+        """Writes ``metrics.json``."""
+        write_json(self.metrics_file, {"schema_version": SCHEMA_VERSION, **record})
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, hardware and commit that the numbers were made with."""
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "reprogram": version("reprogram"),
+        "commit": _commit(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def _processor() -> str:
+    return f"{os.cpu_count()} CPU cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the package runs from, marked when files have changed; ``None`` outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")

@@ -1,0 +1,269 @@
+"""A training run from a config to its records: plain functions that return results, so that tests call them."""
+
+import copy
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import WandbLogger
+
+from reprogram import artefact, build
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.base import TaskData
+from reprogram.data.loader import BatchLoader
+from reprogram.distributed import is_first_process
+from reprogram.errors import RunError
+from reprogram.evaluation.baselines import Baselines
+from reprogram.evaluation.intervals import with_intervals
+from reprogram.evaluation.metrics import point_metrics
+from reprogram.evaluation.predictions import Predictions, write_csv
+from reprogram.evaluation.scoring import score
+from reprogram.evaluation.threshold import operating_threshold
+from reprogram.illustrations import illustrate, label_map
+from reprogram.records import RunDirectory, environment
+from reprogram.training.mapping_refresh import observe_once
+from reprogram.training.module import ReprogrammingModule
+
+log = logging.getLogger(__name__)
+
+RUN_DIR_VARIABLE = "REPROGRAM_RUN_DIR"  # tells the other processes of a run where the first one writes
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a finished run gives back: its folder, the contents of ``metrics.json``, the classifier, the pictures."""
+
+    run_dir: Path
+    metrics: dict[str, Any]
+    classifier: ReprogrammedClassifier
+    pictures: list[Path]
+
+
+def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
+    """Trains, evaluates once on the test split, and writes the records.
+
+    Args:
+        cfg: As composed from ``configs/train.yaml``.
+
+    Returns:
+        The result; ``None`` on all processes but the first.
+
+    Raises:
+        ReprogramError: For everything that the user can put right, before any training where possible.
+    """
+    started = time.monotonic()
+    cfg, directory, checkpoint = _open_run(build.plain(cfg))
+    Baselines.check(cfg["evaluation"]["baselines"])
+    pl.seed_everything(cfg["seed"], workers=True, verbose=False)
+    data = build.task_data(cfg)
+    source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))
+    _announce(cfg, directory, data, source, checkpoint)
+
+    train_split = data.splits["train"]
+    counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
+    module = build.module(cfg, build.classifier(cfg, source, data.spec), counts)
+    trainer = build.trainer(
+        cfg,
+        build.callbacks(cfg, data, directory.path),
+        build.loggers(cfg, directory.path, cfg),
+        directory.path,
+    )
+    _fit(trainer, module, cfg, data, checkpoint)
+    fitted = time.monotonic()
+    queries = dict(module.queries)
+    if dist.is_initialized():  # the rest is the first process's alone
+        first = is_first_process()
+        dist.destroy_process_group()
+        if not first:
+            return None
+
+    device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
+    best_epoch = _restore_best(trainer, module, directory)
+    classifier = module.classifier.to(device).eval()
+    batch_size = cfg["data"]["batch_size"]
+    _refit_at_end(classifier, cfg, data, device, queries)
+    predictions = _score(classifier, data, batch_size, device, queries)
+    classifier.threshold = operating_threshold(predictions["val"])
+    untrained = build.classifier(cfg, source, data.spec).to(device).eval()
+    baselines = Baselines(untrained, data, batch_size, device)
+    compared = {name: baselines.compute(name) for name in cfg["evaluation"]["baselines"]}
+    queries["baseline"] = baselines.queries
+
+    artefact.save(classifier, cfg, directory.path)
+    write_csv(directory.path / "predictions.csv", list(predictions.values()), data.spec.class_names)
+    for name, splits in compared.items():
+        write_csv(directory.path / f"predictions_{name}.csv", list(splits.values()), data.spec.class_names)
+    pictures = illustrate(classifier, data, predictions["test"], module.history, best_epoch, directory.path, device)
+    evaluated = time.monotonic()
+    record = {
+        "task": data.spec.name,
+        "source": source.spec.name,
+        "seed": cfg["seed"],
+        **{split: _intervals(predictions[split], cfg, data) for split in ("val", "test")},
+        "baselines": {
+            name: {split: _intervals(found, cfg, data) for split, found in splits.items()}
+            for name, splits in compared.items()
+        },
+        "groups": {},
+        "threshold": classifier.threshold,
+        "test_at_threshold": None
+        if classifier.threshold is None
+        else _intervals(predictions["test"], cfg, data, classifier.threshold),
+        "best_epoch": best_epoch,
+        "queries": {**queries, "total": sum(queries.values()), "uncertain": 0, "budget": None, "cost": None},
+        "timing": {"train_s": fitted - started, "evaluate_s": evaluated - fitted, "total_s": evaluated - started},
+        "source_fingerprint": source.fingerprint,
+        "environment": environment(device),
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            _record_in_wandb(logger, record, predictions["test"], classifier, pictures, directory.path)
+    directory.write_metrics(record)
+    return RunResult(directory.path, record, classifier, pictures)
+
+
+def _open_run(cfg: build.Config) -> tuple[build.Config, RunDirectory, Path | None]:
+    resume = cfg.get("resume")
+    if resume is not None:
+        directory = RunDirectory(Path(resume))
+        cfg = {**directory.read_config(), "resume": str(resume), "run_dir": str(resume)}
+    else:
+        chosen = cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE)
+        if chosen is None:
+            name = "_".join(str(block.get("name") or block["_target_"].split(".")[-2]) for block in (cfg["data"], cfg["source"]))
+            chosen = f"runs/{name}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        directory = RunDirectory(Path(chosen))
+        cfg = {**cfg, "run_dir": str(chosen)}
+    checkpoint = None
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        checkpoint = directory.open(cfg)
+        os.environ[RUN_DIR_VARIABLE] = str(directory.path)
+    else:
+        checkpoint = directory.last_checkpoint
+    return cfg, directory, checkpoint
+
+
+def _announce(cfg: build.Config, directory: RunDirectory, data: TaskData, source: Any, checkpoint: Path | None) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    sizes = ", ".join(f"{len(examples)} {split}" for split, examples in data.splits.items())
+    log.info("task     %s: %d classes, %s", data.spec.name, data.spec.num_classes, sizes)
+    log.info("source   %s: %d classes, %dx%d", source.spec.name, source.spec.num_classes, *source.spec.image_size)
+    if getattr(source, "preparation", None) is not None:
+        log.info("         %s", source.preparation)
+    log.info("records  %s%s", directory.path, f" (continuing from {checkpoint.name})" if checkpoint else "")
+
+
+def _fit(
+    trainer: pl.Trainer, module: ReprogrammingModule, cfg: build.Config, data: TaskData, checkpoint: Path | None
+) -> None:
+    """Trains to the end, or from a checkpoint to the end."""
+    batch_size, seed = cfg["data"]["batch_size"], cfg["seed"]
+
+    def loader(split: str, shuffle: bool) -> BatchLoader:
+        return BatchLoader(data.splits[split], batch_size, shuffle, seed, trainer.global_rank, trainer.world_size)
+
+    with warnings.catch_warnings():
+        # Lightning's advice on worker processes is for data sets on disk, ours are tensors in memory
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        trainer.fit(module, loader("train", True), loader("val", False), ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _restore_best(trainer: pl.Trainer, module: ReprogrammingModule, directory: RunDirectory) -> int | None:
+    """Loads the program of the best epoch on validation; returns that epoch."""
+    path = directory.path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        monitor = next(c.monitor for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None))
+        raise RunError(f"{directory.path}: no best epoch was saved; does callbacks.monitor={monitor} exist?")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"], strict=False)
+    epoch: int = state["epoch"]
+    return epoch
+
+
+def _refit_at_end(
+    classifier: ReprogrammedClassifier,
+    cfg: build.Config,
+    data: TaskData,
+    device: torch.device,
+    queries: dict[str, int],
+) -> None:
+    """Fits the mapping to the final program, and keeps the fit if validation does not object."""
+    if not classifier.mapping.schedule.at_end:
+        return
+    batch_size = cfg["data"]["batch_size"]
+    before = score(classifier, data.splits["val"], "val", batch_size, device)
+    kept = copy.deepcopy(classifier.mapping)
+    classifier.mapping.reset()
+    loader = BatchLoader(data.splits["train"], batch_size, shuffle=False, seed=0)
+    queries["mapping"] += observe_once(classifier, classifier.mapping, loader, device)
+    classifier.mapping.refit()
+    after = score(classifier, data.splits["val"], "val", batch_size, device)
+    queries["validation"] += 2 * len(data.splits["val"])
+    metric = cfg["callbacks"]["monitor"].removeprefix("val/")
+    old, new = (point_metrics(found, data.spec.ordinal).get(metric) for found in (before, after))
+    sign = 1 if cfg["callbacks"]["mode"] == "max" else -1
+    better = old is None or new is None or sign * new >= sign * old
+    log.info("mapping  refitted at the end: %s %s -> %s, %s", metric, old, new, "kept" if better else "not kept")
+    if not better:
+        classifier.mapping = kept
+
+
+def _score(
+    classifier: ReprogrammedClassifier,
+    data: TaskData,
+    batch_size: int,
+    device: torch.device,
+    queries: dict[str, int],
+) -> dict[str, Predictions]:
+    """Scores validation, and test: the one time it is touched."""
+    found = {split: score(classifier, data.splits[split], split, batch_size, device) for split in ("val", "test")}
+    queries["validation"] += len(data.splits["val"])
+    queries["test"] = len(data.splits["test"])
+    return found
+
+
+def _record_in_wandb(
+    logger: WandbLogger,
+    record: dict[str, Any],
+    test: Predictions,
+    classifier: ReprogrammedClassifier,
+    pictures: list[Path],
+    run_dir: Path,
+) -> None:
+    """Composed examples are target pixels: of private data they stay here."""
+    from reprogram.training.wandb_logging import record_results
+
+    private = classifier.task.private
+    record_results(
+        logger,
+        record,
+        (test.targets.tolist(), test.scores.argmax(axis=1).tolist(), list(classifier.class_names)),
+        label_map(classifier),
+        [path for path in pictures if not (private and path.stem == "examples")],
+        run_dir / artefact.FOLDER,
+    )
+
+
+def _intervals(
+    predictions: Predictions, cfg: build.Config, data: TaskData, threshold: float | None = None
+) -> dict[str, Any]:
+    return with_intervals(
+        predictions,
+        data.spec.ordinal,
+        num_resamples=cfg["evaluation"]["num_resamples"],
+        seed=cfg["seed"],
+        threshold=threshold,
+    )

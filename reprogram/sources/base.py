@@ -1,0 +1,36 @@
+"""The interface of every source model."""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from torch import Tensor, nn
+
+from reprogram.types import SourceSpec
+
+
+class SourceModel(nn.Module, ABC):
+    """A frozen classifier: images in [0, 1] go in, log-probabilities of its own classes come out.
+
+    A source is in evaluation mode for life and owns its normalisation, so everything above it works on valid images.
+    """
+
+    spec: SourceSpec
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores images.
+
+        Shapes:
+            images: [B, 3, H, W] floating, in [0, 1], H and W as in ``spec.image_size``.
+            -> [B, K_s] log-probabilities: float32, or float64 for float64 images.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Identifies the answers this source gives: a program is only valid on the source it was trained on."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: BatchNorm statistics of a source never move."""
+        del mode
+        return super().train(False)

@@ -1,0 +1,57 @@
+"""Fits the label mapping at the moments its schedule names."""
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.base import Examples
+from reprogram.data.loader import BatchLoader, to_float
+from reprogram.mappings.base import LabelMapping
+from reprogram.training.module import ReprogrammingModule
+
+
+@torch.inference_mode()
+def observe_once(
+    classifier: ReprogrammedClassifier, mapping: LabelMapping, loader: BatchLoader, device: torch.device
+) -> int:
+    """Shows a mapping the responses to every training image once; returns how many images were scored."""
+    scored = 0
+    for batch in loader:
+        images, targets = batch.images.to(device), batch.targets.to(device)
+        log_probs: Tensor = classifier.source(classifier.compose(to_float(images)))
+        real = batch.weights.to(device) > 0
+        mapping.observe(log_probs[real], targets[real])
+        scored += len(images)
+    return scored
+
+
+class MappingRefresh(pl.Callback):
+    """Fits before the first step on one pass over the training set, then from the training forwards themselves.
+
+    Args:
+        train: Training split.
+        batch_size: Global batch size of the pass.
+    """
+
+    def __init__(self, train: Examples, batch_size: int) -> None:
+        self.train, self.batch_size = train, batch_size
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first fit; a resumed run has it behind it."""
+        assert isinstance(pl_module, ReprogrammingModule)
+        mapping = pl_module.classifier.mapping
+        if not mapping.schedule.at_start or pl_module.refit_epoch >= 0:
+            return
+        loader = BatchLoader(self.train, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
+        pl_module.queries["mapping"] += observe_once(pl_module.classifier, mapping, loader, pl_module.device)
+        mapping.refit()
+        pl_module.refit_epoch.fill_(0)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A fit from the responses of the epochs since the last one."""
+        assert isinstance(pl_module, ReprogrammingModule)
+        mapping, epoch = pl_module.classifier.mapping, trainer.current_epoch
+        if mapping.schedule.due(epoch) and int(pl_module.refit_epoch) < epoch:
+            mapping.refit()
+            pl_module.refit_epoch.fill_(epoch)

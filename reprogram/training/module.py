@@ -1,0 +1,174 @@
+"""The one Lightning module: batch -> program -> source -> mapping -> loss, whatever estimates the gradient."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.augmentation import Augmentation
+from reprogram.data.loader import to_float
+from reprogram.distributed import concatenate_over_processes, from_first_process, sum_over_processes
+from reprogram.errors import RunError
+from reprogram.estimators.base import GradientEstimator
+from reprogram.evaluation.metrics import evaluate
+from reprogram.losses import Loss
+from reprogram.objective import BatchObjective
+from reprogram.types import Batch
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
+
+SOURCE_PREFIX = "classifier.source."
+
+
+class ReprogrammingModule(pl.LightningModule):
+    """Trains the program, and the mapping where it learns, around the frozen source.
+
+    Checkpoints hold everything but the source's weights. What training accumulates over an epoch (loss sums, the
+    mapping's statistics) is part of them, so a run killed in mid-epoch continues as if nothing had happened.
+
+    Args:
+        classifier: Program, source and mapping.
+        loss: Per-example loss.
+        estimator: Gives the gradient.
+        optimizer: Makes the optimiser of parameter groups.
+        scheduler: Makes the schedule of the optimiser and the total number of steps; ``None``: constant.
+        mapping_lr: Learning rate of the mapping; ``None``: the program's.
+        augmentation: Applied to training images; ``None``: off.
+    """
+
+    sums: Tensor
+    refit_epoch: Tensor
+
+    def __init__(
+        self,
+        classifier: ReprogrammedClassifier,
+        loss: Loss,
+        estimator: GradientEstimator,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        mapping_lr: float | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__()
+        self.classifier, self.loss, self.estimator = classifier, loss, estimator
+        self.augmentation = augmentation
+        self._optimizer, self._scheduler, self._mapping_lr = optimizer, scheduler, mapping_lr
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # loss, correct, examples of this epoch
+        self.register_buffer("refit_epoch", torch.tensor(-1))  # when the mapping was last fitted; -1: never
+        self.history: list[dict[str, float]] = []  # one row an epoch, for the learning curves
+        self.queries = {"train": 0, "mapping": 0, "validation": 0}  # images this process had the source score
+        self.strict_loading = False  # the source is not in checkpoints; on_load_checkpoint checks the rest
+        self._outputs: list[dict[str, Tensor]] = []
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Stored pixels become float32 in [0, 1] here, once, on the device."""
+        images = to_float(batch.images)
+        if self.training and self.augmentation is not None:
+            images = self.augmentation(images, batch.indices, self.current_epoch)
+        return batch._replace(images=images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One estimate of the gradient."""
+        objective = BatchObjective(self.classifier, self.loss, batch.images, batch.targets, batch.weights)
+        step = self.estimator.step(objective)
+        real = batch.weights > 0
+        with torch.no_grad():
+            correct = step.scores.argmax(dim=1) == batch.targets
+            self.sums += torch.stack([step.losses * real, correct * real, real]).double().sum(dim=1)
+            if self.classifier.mapping.schedule.observes_training:
+                self.classifier.mapping.observe(step.log_probs[real], batch.targets[real])
+        self.queries["train"] += len(batch.targets)
+        return step.surrogate
+
+    def on_train_epoch_start(self) -> None:
+        """Chooses the order of this epoch's batches."""
+        assert self.trainer.train_dataloader is not None
+        self.trainer.train_dataloader.set_epoch(self.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the mean loss and the accuracy of the epoch's training forwards."""
+        loss, correct, count = sum_over_processes(self.sums).tolist()
+        self.sums.zero_()
+        self._record({"train/loss": loss / count, "train/accuracy": correct / count})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores a share of the validation split."""
+        probabilities = self.classifier.scores(self.classifier.compose(batch.images)).softmax(dim=1)
+        real = (batch.weights > 0).cpu()
+        rows = {"indices": batch.indices, "targets": batch.targets, "scores": probabilities}
+        self._outputs.append({key: value.cpu()[real] for key, value in rows.items()})
+        self.queries["validation"] += len(batch.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores the whole validation split, each example counted once, and logs ``val/<metric>``."""
+        local = {key: torch.cat([output[key] for output in self._outputs]) for key in self._outputs[0]}
+        self._outputs = []
+        rows = concatenate_over_processes(local)
+        if rows is not None:
+            order = rows["indices"].argsort()
+            metrics = evaluate(
+                rows["targets"][order].numpy(),
+                rows["scores"][order].double().numpy(),
+                weights=None,
+                ordinal=self.classifier.task.ordinal,
+            )
+            names, values = list(metrics), [float(np.nan_to_num(metric[0])) for metric in metrics.values()]
+            message: list[Any] = [names, values]
+        else:
+            message = [None, None]
+        names, values = from_first_process(message)
+        self._record({f"val/{name}": value for name, value in zip(names, values, strict=True)})
+
+    def configure_optimizers(self) -> Any:
+        """One group for the program, one for a mapping that learns."""
+        groups: list[dict[str, Any]] = [{"params": list(self.classifier.program.parameters())}]
+        learned = [parameter for parameter in self.classifier.mapping.parameters() if parameter.requires_grad]
+        if learned:
+            rate = {} if self._mapping_lr is None else {"lr": self._mapping_lr}
+            groups.append({"params": learned, **rate})
+        optimizer = self._optimizer(groups)
+        if self._scheduler is None:
+            return optimizer
+        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Everything but the frozen source."""
+        state = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in state.items() if not key.startswith(SOURCE_PREFIX)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Moves what all processes accumulated to the first one's state, which is the one that is written."""
+        self.classifier.mapping.collect()
+        total = sum_over_processes(self.sums)
+        self.sums.copy_(total if self.global_rank == 0 else torch.zeros_like(total))
+        checkpoint["state_dict"] = self.state_dict()
+        checkpoint["reprogram"] = {"history": self.history, "queries": dict(self.queries)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes back the history; refuses the state of another program or mapping."""
+        expected = {key: getattr(value, "shape", None) for key, value in self.state_dict().items()}
+        found = {key: getattr(value, "shape", None) for key, value in checkpoint["state_dict"].items()}
+        if expected != found:
+            differing = sorted(set(expected.items()) ^ set(found.items()), key=str)
+            raise RunError(f"the checkpoint is of another program or mapping; differing: {differing[:6]}")
+        self.history = list(checkpoint["reprogram"]["history"])
+        self.queries = dict(checkpoint["reprogram"]["queries"])
+
+    def on_train_start(self) -> None:
+        """Leaves what a checkpoint brought back with the first process alone."""
+        if self.global_rank > 0:
+            self.sums.zero_()
+            self.queries = dict.fromkeys(self.queries, 0)
+            self.classifier.mapping.reset()
+
+    def _record(self, values: Mapping[str, float]) -> None:
+        self.log_dict(dict(values), prog_bar=False)
+        if not self.history or self.history[-1]["epoch"] != self.current_epoch:
+            self.history.append({"epoch": self.current_epoch})
+        self.history[-1].update(values)

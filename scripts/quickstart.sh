@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Trains the embedded default offline, start to finish; arguments go to reprogram-train: scripts/quickstart.sh seed=1
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+exec "$VENV/bin/reprogram-train" "$@"

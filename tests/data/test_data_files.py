@@ -1,0 +1,191 @@
+"""Folders and tables of image files: pixel rules, missing and broken files."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reprogram.data.csv_images import CsvData
+from reprogram.data.folder import FolderData
+from reprogram.data.pixels import read_image
+from reprogram.errors import ConfigError, DataError
+
+
+def write(path: Path, colour: tuple[int, int, int] = (10, 20, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), colour).save(path)
+
+
+def folder(root: Path, splits: tuple[str, ...] = ("",), count: int = 10) -> Path:
+    for split in splits:
+        for label, level in (("mole", 50), ("melanoma", 200)):
+            for row in range(count):
+                write(root / split / label / f"p{row // 2}_{row}.png", (level, row, 0))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.fromarray(np.full((2, 2), 32768, dtype=np.uint16)), (128, 128, 128)),  # I;16
+        (Image.new("L", (2, 2), 77), (77, 77, 77)),
+        (Image.new("1", (2, 2), 1), (255, 255, 255)),
+        (Image.new("LA", (2, 2), (200, 0)), (0, 0, 0)),  # transparent lies over black
+        (Image.new("RGBA", (2, 2), (200, 100, 50, 51)), (40, 20, 10)),
+        (Image.new("RGB", (2, 2), (255, 0, 0)).convert("P"), (255, 0, 0)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_every_mode_follows_the_stated_rule(tmp_path: Path, image: Image.Image, expected: tuple[int, int, int]) -> None:
+    image.save(tmp_path / "image.png")
+    pixels = read_image(tmp_path / "image.png", (3, 5))
+    assert pixels.shape == (3, 3, 5)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, torch.tensor(expected, dtype=torch.uint8)[:, None, None].expand(3, 3, 5))
+
+
+def test_cmyk_becomes_rgb_and_32_bits_are_refused(tmp_path: Path) -> None:
+    Image.new("CMYK", (2, 2), (0, 255, 255, 0)).save(tmp_path / "image.tif")
+    assert read_image(tmp_path / "image.tif", (1, 1)).flatten().tolist() == [255, 0, 0]
+    Image.new("F", (2, 2), 0.5).save(tmp_path / "image.tif")
+    with pytest.raises(DataError, match=r"mode F .* no stated range"):
+        read_image(tmp_path / "image.tif", (1, 1))
+
+
+def test_files_are_turned_upright_and_resized_with_antialiasing(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 4), dtype=np.uint8)
+    pixels[:, :2] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: what was left comes to the top
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png", (4, 2))[0].tolist() == [[200, 200], [200, 200], [0, 0], [0, 0]]
+    stripes = np.tile(np.array([[0, 100]], dtype=np.uint8), (8, 32))
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    assert ((read_image(tmp_path / "stripes.png", (2, 2)).int() - 50).abs() <= 3).all()  # not one column picked
+
+
+def test_a_folder_with_splits(tmp_path: Path) -> None:
+    data = FolderData(str(folder(tmp_path / "skin", ("train", "val", "test"), count=3)), image_size=[2, 3]).load()
+    assert data.spec.name == "skin"
+    assert data.spec.class_names == ("melanoma", "mole")
+    assert data.spec.image_size == (2, 3)
+    assert data.spec.private
+    test = data.splits["test"]
+    assert test.ids[:2] == ("test/melanoma/p0_0.png", "test/melanoma/p0_1.png")
+    assert test.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    assert test.images[:, 0, 0, 0].tolist() == [200] * 3 + [50] * 3
+    assert test.images[:3, 1, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_a_folder_without_splits_keeps_patients_whole(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=40)
+    data = FolderData(str(root), class_names=["mole", "melanoma"], group_pattern=r"/(p\d+)_").load()
+    assert data.spec.class_names == ("mole", "melanoma")
+    assert {name: len(examples) for name, examples in data.splits.items()} == {"train": 52, "val": 12, "test": 16}
+    assert data.splits["test"].groups is not None
+    members = [set(examples.groups or ()) for examples in data.splits.values()]
+    assert len(set.union(*members)) == sum(map(len, members))
+    for pattern in ("(", "p", r"/(q\d)"):
+        with pytest.raises(ConfigError, match="group_pattern"):
+            FolderData(str(root), group_pattern=pattern).load()
+
+
+def test_a_folder_split_that_leaks_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path, ("train", "val", "test"), count=2)
+    with pytest.raises(DataError, match="1 groups leak"):
+        FolderData(str(root), group_pattern=r"(p\d+)").load()
+
+
+def test_other_files_are_named_and_an_empty_folder_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder(tmp_path / "skin") / "mole" / "scan.dcm").write_bytes(b"x")
+    (tmp_path / "skin" / "mole" / ".DS_Store").write_bytes(b"x")
+    with caplog.at_level(logging.WARNING):
+        FolderData(str(tmp_path / "skin"), image_size=2).load()
+    assert len(caplog.messages) == 1
+    assert "ignored 1 files" in caplog.messages[0]
+    assert "mole/scan.dcm" in caplog.messages[0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="expected images at CLASS/FILE"):
+        FolderData(str(tmp_path / "empty")).load()
+    with pytest.raises(DataError, match="no such folder"):
+        FolderData(str(tmp_path / "absent")).load()
+    with pytest.raises(ConfigError, match="image_size"):
+        FolderData(str(tmp_path), image_size=[1, 2, 3])
+
+
+def test_broken_images_are_counted_and_named_or_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = folder(tmp_path, ("train", "val", "test"))
+    whole = (root / "train" / "mole" / "p0_0.png").read_bytes()
+    (root / "train" / "mole" / "p0_0.png").write_bytes(whole[:-30])
+    (root / "val" / "mole" / "p0_1.png").write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"(?s)2 of 60 .*train/mole/p0_0\.png.*val/mole/p0_1\.png.*skip_unreadable=true"
+    ):
+        FolderData(str(root)).load()
+    with caplog.at_level(logging.WARNING):
+        data = FolderData(str(root), image_size=2, skip_unreadable=True).load()
+    assert "2 of 60" in caplog.text
+    assert "p0_1.png" in caplog.text
+    assert {name: len(examples) for name, examples in data.splits.items()} == {"train": 19, "val": 19, "test": 20}
+    assert "train/mole/p0_0.png" not in data.splits["train"].ids
+    for examples in data.splits.values():  # rows after a gap still belong together
+        assert torch.equal(examples.images[:, 0, 0, 0], torch.tensor([200, 50], dtype=torch.uint8)[examples.targets])
+
+
+def table(root: Path, lines: list[str], missing: int = 0) -> CsvData:
+    (root / "table.csv").write_text("﻿" + "\n".join(["image,dx,part,lesion", *lines]) + "\n", encoding="utf-8")
+    for row in range(missing, 12):
+        write(root / "pictures" / f"i{row}.png", (row, 0, 0))
+    return CsvData(
+        path=str(root / "table.csv"),
+        image_dir=str(root / "pictures"),
+        image_column="image",
+        label_column="dx",
+        split_column="part",
+        group_column="lesion",
+        suffix=".png",
+        image_size=2,
+    )
+
+
+LINES = [f"i{row},{'nv' if row % 2 else 'mel'},{['train', 'val', 'test'][row % 3]},l{row}" for row in range(12)]
+
+
+def test_a_table_of_images(tmp_path: Path) -> None:
+    data = table(tmp_path, LINES).load()
+    assert data.spec.class_names == ("mel", "nv")
+    val = data.splits["val"]
+    assert val.ids == ("i1", "i4", "i7", "i10")
+    assert val.groups == ("l1", "l4", "l7", "l10")
+    assert val.targets.tolist() == [1, 0, 1, 0]
+    assert val.images[:, 0, 0, 0].tolist() == [1, 4, 7, 10]
+
+
+def test_missing_images_of_a_table_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)7 of 12 .*i0\.png: no such file.*\.\.\.\n"):
+        table(tmp_path, LINES, missing=7).load()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([*LINES[:3], "i3,,train,l3"], "1 rows have an empty cell .*: row 4"),
+        ([*LINES, "i0,nv,train,l0"], "unique ids, got i0"),
+        ([*LINES[:11], "i11,nv,test,l0"], "1 groups leak.*: l0"),
+        ([], "got 0 rows"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        table(tmp_path, lines).load()
+
+
+def test_a_missing_column_or_table_is_refused(tmp_path: Path) -> None:
+    table(tmp_path, LINES)
+    with pytest.raises(DataError, match=r"rows of \['image', 'label'\], got 12 rows of \['image', 'dx'"):
+        CsvData(str(tmp_path / "table.csv"), str(tmp_path), "image", "label").load()
+    with pytest.raises(DataError, match="CSV file in UTF-8"):
+        CsvData(str(tmp_path / "absent.csv"), str(tmp_path), "image", "dx").load()
