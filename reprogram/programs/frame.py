@@ -17,7 +17,7 @@ class FrameProgram(InputProgram):
 
     Args:
         canvas: Height and width of the source's input (pixels).
-        size: Side of the placed target image (pixels), or height and width; ``None``: 4/7 of the canvas.
+        size: Side of the placed target image (pixels), or height and width; ``None``: 3/4 of the canvas.
         position: Row and column of its top left corner; ``None``: centred.
         support: Boolean [h, w], true where target images carry data: the frame may use the rest of them too.
         activation: ``sigmoid`` or ``tanh``.
@@ -44,7 +44,7 @@ class FrameProgram(InputProgram):
         if activation not in ("sigmoid", "tanh"):
             raise ConfigError(f"program.activation: expected sigmoid or tanh, got '{activation}'")
         self.gain = 2.0 if activation == "tanh" else 1.0
-        size = size or (max(1, canvas[0] * 4 // 7), max(1, canvas[1] * 4 // 7))
+        size = size or (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
         self.placement = Placement(canvas, size, position, support)
         free = ~self.placement.covered.expand(1, 3, *canvas)
         self.register_buffer("index", free.flatten().nonzero().squeeze(1), persistent=False)

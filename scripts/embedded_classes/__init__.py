@@ -13,14 +13,14 @@ import torch
 from torch import Generator, Tensor
 
 from embedded_classes.drawing import Renderer, jitter, uniform
-from embedded_classes.shapes import dots, flower, ifs, mosaic, polygon, scene, stroke
+from embedded_classes.shapes import dots, flower, ifs, landscape, mosaic, polygon, scene, stroke
 from embedded_classes.textures import cppn, grating, julia, quasicrystal, radial, spectrum, tiling, truchet, voronoi
 
 IMAGE_SIZE = 64
 
 FAMILIES: tuple[Callable[[Generator], Renderer], ...] = (
     ifs, julia, cppn, grating, quasicrystal, voronoi, spectrum, polygon,
-    stroke, radial, flower, dots, mosaic, tiling, truchet, scene,
+    stroke, radial, flower, dots, mosaic, tiling, truchet, scene, landscape,
 )  # fmt: skip
 
 

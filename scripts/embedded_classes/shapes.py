@@ -145,3 +145,18 @@ def scene(c: Generator) -> Renderer:
         return image
 
     return render
+
+
+def landscape(c: Generator) -> Renderer:
+    """Smooth grey relief: low-frequency cosine coefficients, fixed but for a strong shake from instance to instance."""
+    terms = integer(c, 3, 5)
+    heights = jitter(c, 1, terms, terms) / (1 + torch.arange(terms)[:, None] + torch.arange(terms))
+    heights[0, 0] = 0
+
+    def render(g: Generator, x: Tensor, y: Tensor) -> Tensor:
+        shaken = heights + jitter(g, 0.08, len(x), terms, terms)
+        waves_x = torch.stack([torch.cos(math.pi / 2 * k * (x + 1)) for k in range(terms)], 1)
+        waves_y = torch.stack([torch.cos(math.pi / 2 * k * (y + 1)) for k in range(terms)], 1)
+        return torch.einsum("nij,nihw,njhw->nhw", shaken, waves_y, waves_x)
+
+    return render
