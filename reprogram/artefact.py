@@ -70,7 +70,9 @@ def load(
         record: dict[str, Any] = json.loads((folder / "program.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "program.safetensors")
     except FileNotFoundError as error:
-        raise RunError(f"{directory}: expected a finished run or its program folder; {error.filename} is missing") from error
+        raise RunError(
+            f"{directory}: expected a finished run or its program folder; {error.filename} is missing"
+        ) from error
     except Exception as error:  # safetensors has its own error class for damaged files
         raise RunError(f"{folder}: the artefact cannot be read: {error}") from error
     if record.get("schema_version") != SCHEMA_VERSION:

@@ -3,6 +3,7 @@
 Facts (sizes, class counts) come from the source and the task; the config holds choices.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
         MappingRefresh(data.splits["train"], cfg["data"]["batch_size"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         ModelCheckpoint(filename="last", every_n_train_steps=_positive(choice, "checkpoint_every"), **common),
-        ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, save_on_exception=True, **common),
+        ModelCheckpoint(
+            filename="last", every_n_epochs=1, save_on_train_epoch_end=True, save_on_exception=True, **common
+        ),
     ]
     if choice["patience"] is not None:
         found.append(EarlyStopping(choice["monitor"], mode=choice["mode"], patience=_positive(choice, "patience")))
@@ -129,6 +132,7 @@ def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
 
 def trainer(cfg: Config, found_callbacks: list[pl.Callback], found_loggers: list[Logger], run_dir: Path) -> pl.Trainer:
     """The Lightning trainer: no sanity validation and no padding sampler, because both would cost queries."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on absent TPUs help nobody
     made: pl.Trainer = call(
         cfg["trainer"],
         "trainer",

@@ -60,7 +60,7 @@ def illustrate(
         f"Test examples as {source.name} sees them: {task.name}",
     )
     pictures.draw_curves(paths[2], history, best_epoch)
-    pictures.draw_confusion(paths[3], test, task.class_names, f"Test split of {task.name}")
+    pictures.draw_confusion(paths[3], test, task.class_names, f"Test split of {task.name}", classifier.threshold)
     return paths
 
 

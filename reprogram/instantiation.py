@@ -31,13 +31,14 @@ def bind(block: Mapping[str, Any], key: str, **facts: Any) -> Callable[..., Any]
     """Like ``call``, but leaves the call, with possibly more positional arguments, to the caller."""
     target = _locate(str(block.get("_target_")), key)
     parameters = inspect.signature(target).parameters
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(target)
     problems, values = [], {}
     for name, value in block.items():
         place = f"{key}.{name}"
         if name == "_target_":
             continue
-        if name not in parameters:
+        if name not in parameters and not open_ended:
             near = get_close_matches(name, parameters, n=1)
             problems.append(f"{place}: no such key" + (f"; did you mean {key}.{near[0]}?" if near else ""))
         elif value == "???":
@@ -77,8 +78,12 @@ def _locate(path: str, key: str) -> Callable[..., Any]:
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
-    except (NameError, TypeError):  # a third-party signature that cannot be resolved is checked by its own code
+        return typing.get_type_hints(vars(target)["__init__"] if isinstance(target, type) else target)
+    except (
+        NameError,
+        TypeError,
+        KeyError,
+    ):  # a third-party signature that cannot be resolved is checked by its own code
         return {}
 
 

@@ -79,9 +79,7 @@ class Focal(Loss):
 
     class_weights: Tensor
 
-    def __init__(
-        self, class_counts: Tensor, gamma: float = 2.0, balanced: bool = True, normalize: bool = True
-    ) -> None:
+    def __init__(self, class_counts: Tensor, gamma: float = 2.0, balanced: bool = True, normalize: bool = True) -> None:
         super().__init__()
         if gamma < 0:
             raise ConfigError(f"loss.gamma: expected a number >= 0, got {gamma}")

@@ -1,5 +1,6 @@
 """What a run leaves behind, and what a run directory may be used for."""
 
+import json
 import os
 import platform
 import subprocess
@@ -20,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "scikit-l
 
 
 class RunDirectory:
-    """One run's folder: ``config.yaml``, ``metrics.json``, ``predictions.csv``, pictures, ``checkpoints/``, ``program/``.
+    """One run's folder: config, metrics, predictions, pictures, checkpoints and the shareable program.
 
     Args:
         path: The folder, made if it is missing.
@@ -56,27 +57,48 @@ class RunDirectory:
         config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         return config
 
-    def open(self, cfg: dict[str, Any]) -> Path | None:
-        """Claims the folder for a configuration.
+    def read_metrics(self) -> dict[str, Any]:
+        """The contents of ``metrics.json``.
+
+        Raises:
+            RunError: If the run is not finished.
+        """
+        if not self.metrics_file.is_file():
+            raise RunError(f"{self.path}: expected a finished run, but it holds no metrics.json; resume={self.path}")
+        record: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        return record
+
+    def check(self, cfg: dict[str, Any]) -> Path | None:
+        """Says whether this configuration may use the folder.
 
         Returns:
             The checkpoint to continue from, or ``None`` for a fresh start.
 
         Raises:
-            RunError: If the folder holds a finished run, or one of another configuration, or cannot be written.
+            RunError: If the folder holds a finished run, or an unfinished one of another configuration.
         """
         if self.metrics_file.is_file():
             raise RunError(f"run_dir: {self.path} holds a finished run; choose another run_dir")
-        chosen = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume")}
-        if self.config_file.is_file():
-            found = {key: value for key, value in self.read_config().items() if key not in ("run_dir", "resume")}
-            if found != chosen:
-                differing = sorted(key for key in found.keys() | chosen.keys() if found.get(key) != chosen.get(key))
-                raise RunError(
-                    f"run_dir: {self.path} holds an unfinished run of another configuration (differing: "
-                    f"{', '.join(differing)}); continue it with resume={self.path}, or choose another run_dir"
-                )
-            return self.last_checkpoint
+        if not self.config_file.is_file():
+            return None
+        chosen, found = (
+            {key: value for key, value in config.items() if key not in ("run_dir", "resume")}
+            for config in (cfg, self.read_config())
+        )
+        if found != chosen:
+            differing = sorted(key for key in found.keys() | chosen.keys() if found.get(key) != chosen.get(key))
+            raise RunError(
+                f"run_dir: {self.path} holds an unfinished run of another configuration (differing: "
+                f"{', '.join(differing)}); continue it with resume={self.path}, or choose another run_dir"
+            )
+        return self.last_checkpoint
+
+    def claim(self, cfg: dict[str, Any]) -> None:
+        """Makes the folder and writes ``config.yaml``; done when everything that can be refused has been checked.
+
+        Raises:
+            RunError: If the folder cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             draft = self.config_file.with_suffix(f".{os.getpid()}.tmp")
@@ -84,7 +106,6 @@ class RunDirectory:
             os.replace(draft, self.config_file)
         except OSError as error:
             raise RunError(f"run_dir: cannot write to {self.path}: {error.strerror}; choose another run_dir") from error
-        return None
 
     def write_metrics(self, record: dict[str, Any]) -> None:
         """Writes ``metrics.json``."""

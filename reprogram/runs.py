@@ -1,6 +1,5 @@
 """A training run from a config to its records: plain functions that return results, so that tests call them."""
 
-import copy
 import logging
 import os
 import time
@@ -10,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
@@ -21,17 +21,19 @@ from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.distributed import is_first_process
-from reprogram.errors import RunError
+from reprogram.errors import ConfigError, DataError
+from reprogram.evaluation import metrics
 from reprogram.evaluation.baselines import Baselines
 from reprogram.evaluation.intervals import with_intervals
-from reprogram.evaluation.metrics import point_metrics
 from reprogram.evaluation.predictions import Predictions, write_csv
 from reprogram.evaluation.scoring import score
 from reprogram.evaluation.threshold import operating_threshold
 from reprogram.illustrations import illustrate, label_map
 from reprogram.records import RunDirectory, environment
-from reprogram.training.mapping_refresh import observe_once
+from reprogram.sources.base import SourceModel
 from reprogram.training.module import ReprogrammingModule
+from reprogram.training.selection import refit_at_end, restore_best
+from reprogram.types import TaskSpec
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))
-    _announce(cfg, directory, data, source, checkpoint)
+    _check_monitor(cfg["callbacks"]["monitor"], data.spec)
 
     train_split = data.splits["train"]
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
@@ -77,7 +79,14 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         build.loggers(cfg, directory.path, cfg),
         directory.path,
     )
-    _fit(trainer, module, cfg, data, checkpoint)
+    if not _is_child():
+        directory.claim(cfg)
+        os.environ[RUN_DIR_VARIABLE] = str(directory.path)
+        _announce(directory, data, source, checkpoint)
+    try:
+        _fit(trainer, module, cfg, data, checkpoint)
+    finally:
+        os.environ.pop(RUN_DIR_VARIABLE, None)
     fitted = time.monotonic()
     queries = dict(module.queries)
     if dist.is_initialized():  # the rest is the first process's alone
@@ -87,10 +96,12 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
             return None
 
     device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
-    best_epoch = _restore_best(trainer, module, directory)
+    monitor, mode = cfg["callbacks"]["monitor"], cfg["callbacks"]["mode"]
+    best_epoch = restore_best(module, directory.path / "checkpoints" / "best.ckpt", monitor)
     classifier = module.classifier.to(device).eval()
     batch_size = cfg["data"]["batch_size"]
-    _refit_at_end(classifier, cfg, data, device, queries)
+    for purpose, count in refit_at_end(classifier, data, batch_size, device, monitor, mode).items():
+        queries[purpose] += count
     predictions = _score(classifier, data, batch_size, device, queries)
     classifier.threshold = operating_threshold(predictions["val"])
     untrained = build.classifier(cfg, source, data.spec).to(device).eval()
@@ -132,6 +143,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
 
 
 def _open_run(cfg: build.Config) -> tuple[build.Config, RunDirectory, Path | None]:
+    """The configuration to run, the folder for it, and the checkpoint to continue from."""
     resume = cfg.get("resume")
     if resume is not None:
         directory = RunDirectory(Path(resume))
@@ -139,22 +151,28 @@ def _open_run(cfg: build.Config) -> tuple[build.Config, RunDirectory, Path | Non
     else:
         chosen = cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE)
         if chosen is None:
-            name = "_".join(str(block.get("name") or block["_target_"].split(".")[-2]) for block in (cfg["data"], cfg["source"]))
+            blocks = (cfg["data"], cfg["source"])
+            name = "_".join(str(block.get("name") or block["_target_"].split(".")[-2]) for block in blocks)
             chosen = f"runs/{name}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
         directory = RunDirectory(Path(chosen))
         cfg = {**cfg, "run_dir": str(chosen)}
-    checkpoint = None
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        checkpoint = directory.open(cfg)
-        os.environ[RUN_DIR_VARIABLE] = str(directory.path)
-    else:
-        checkpoint = directory.last_checkpoint
-    return cfg, directory, checkpoint
+    return cfg, directory, directory.check(cfg)
 
 
-def _announce(cfg: build.Config, directory: RunDirectory, data: TaskData, source: Any, checkpoint: Path | None) -> None:
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return
+def _check_monitor(monitor: str, task: TaskSpec) -> None:
+    """The metrics of a task are known before the first epoch."""
+    uniform = np.full((task.num_classes, task.num_classes), 1 / task.num_classes)
+    known = [f"val/{name}" for name in metrics.evaluate(np.arange(task.num_classes), uniform, None, task.ordinal)]
+    if monitor not in known:
+        raise ConfigError(f"callbacks.monitor: expected one of {', '.join(known)}, got '{monitor}'")
+
+
+def _is_child() -> bool:
+    """Whether another process of this run speaks and writes."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _announce(directory: RunDirectory, data: TaskData, source: SourceModel, checkpoint: Path | None) -> None:
     sizes = ", ".join(f"{len(examples)} {split}" for split, examples in data.splits.items())
     log.info("task     %s: %d classes, %s", data.spec.name, data.spec.num_classes, sizes)
     log.info("source   %s: %d classes, %dx%d", source.spec.name, source.spec.num_classes, *source.spec.image_size)
@@ -175,50 +193,14 @@ def _fit(
     with warnings.catch_warnings():
         # Lightning's advice on worker processes is for data sets on disk, ours are tensors in memory
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        # a run directory that is continued, and a source in evaluation mode, are what we want
+        warnings.filterwarnings("ignore", ".*(Checkpoint|Experiment logs) directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # what we log is the same on every process
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning 2.6 on torch 2.11
         trainer.fit(module, loader("train", True), loader("val", False), ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-def _restore_best(trainer: pl.Trainer, module: ReprogrammingModule, directory: RunDirectory) -> int | None:
-    """Loads the program of the best epoch on validation; returns that epoch."""
-    path = directory.path / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        monitor = next(c.monitor for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None))
-        raise RunError(f"{directory.path}: no best epoch was saved; does callbacks.monitor={monitor} exist?")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"], strict=False)
-    epoch: int = state["epoch"]
-    return epoch
-
-
-def _refit_at_end(
-    classifier: ReprogrammedClassifier,
-    cfg: build.Config,
-    data: TaskData,
-    device: torch.device,
-    queries: dict[str, int],
-) -> None:
-    """Fits the mapping to the final program, and keeps the fit if validation does not object."""
-    if not classifier.mapping.schedule.at_end:
-        return
-    batch_size = cfg["data"]["batch_size"]
-    before = score(classifier, data.splits["val"], "val", batch_size, device)
-    kept = copy.deepcopy(classifier.mapping)
-    classifier.mapping.reset()
-    loader = BatchLoader(data.splits["train"], batch_size, shuffle=False, seed=0)
-    queries["mapping"] += observe_once(classifier, classifier.mapping, loader, device)
-    classifier.mapping.refit()
-    after = score(classifier, data.splits["val"], "val", batch_size, device)
-    queries["validation"] += 2 * len(data.splits["val"])
-    metric = cfg["callbacks"]["monitor"].removeprefix("val/")
-    old, new = (point_metrics(found, data.spec.ordinal).get(metric) for found in (before, after))
-    sign = 1 if cfg["callbacks"]["mode"] == "max" else -1
-    better = old is None or new is None or sign * new >= sign * old
-    log.info("mapping  refitted at the end: %s %s -> %s, %s", metric, old, new, "kept" if better else "not kept")
-    if not better:
-        classifier.mapping = kept
 
 
 def _score(
@@ -267,3 +249,43 @@ def _intervals(
         seed=cfg["seed"],
         threshold=threshold,
     )
+
+
+def evaluate(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """Scores a finished run again, on its own data or on other data of the same classes, and writes the records.
+
+    Args:
+        cfg: As composed from ``configs/evaluate.yaml``.
+
+    Returns:
+        ``{"split", "metrics", "recorded", "output"}``; ``recorded``: the run's own metrics of this split, if it is
+        the same data.
+
+    Raises:
+        RunError: If the run is not finished.
+        DataError: If the other data has other classes.
+    """
+    cfg = build.plain(cfg)
+    directory = RunDirectory(Path(cfg["run"]))
+    own = directory.read_config()
+    recorded = directory.read_metrics()
+    device_type = build.device_type(cfg["accelerator"])
+    classifier = artefact.load(directory.path, device=device_type)
+    other = cfg.get("data") is not None
+    data = build.task_data(cfg if other else own)
+    if data.spec.class_names != classifier.class_names:
+        raise DataError(
+            f"data: expected the classes of the run, {list(classifier.class_names)}, got {list(data.spec.class_names)}"
+        )
+    split = cfg["split"]
+    if split not in data.splits:
+        raise ConfigError(f"split: expected train, val or test, got '{split}'")
+    batch_size = cfg["batch_size"] or own["data"]["batch_size"]
+    predictions = score(classifier, data.splits[split], split, batch_size, torch.device(device_type))
+    scores = with_intervals(predictions, data.spec.ordinal, cfg["num_resamples"], own["seed"])
+    output = Path(cfg["output"] or directory.path / "evaluations" / f"{data.spec.name}_{split}")
+    output.mkdir(parents=True, exist_ok=True)
+    write_csv(output / "predictions.csv", [predictions], classifier.class_names)
+    record = {"run": str(directory.path), "task": data.spec.name, "split": split, "metrics": scores}
+    artefact.write_json(output / "metrics.json", record)
+    return {**record, "recorded": None if other else recorded.get(split), "output": str(output)}

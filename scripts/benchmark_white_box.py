@@ -24,9 +24,10 @@ SEEDS = (0, 1, 2)
 COMMON = ["data.batch_size=16", "data.max_val=120", "trainer.max_epochs=5"]
 SOURCES = {  # sizes that one core without matrix units can train in minutes
     "resnet18": ["source.image_size=[128,128]", "data.max_train=320"],
-    "mobilenetv2": ["source.image_size=[160,160]", "data.max_train=320"],
+    "mobilenetv2": ["source.image_size=[128,128]", "data.max_train=320"],
     "mobilenetv1": ["data.max_train=1500"],
 }
+MODELS = ("reprogrammed", "mapping_only", "linear_probe", "majority")
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
 RESAMPLES = 1000
 
@@ -72,9 +73,7 @@ def run(output: Path, source: str, name: str, mapping: str, seed: int) -> None:
     ]
     print(run_dir.name, " ".join(overrides), flush=True)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose(
-            "train", [*overrides, f"run_dir={run_dir}", "trainer.enable_progress_bar=false", "logger=none"]
-        )
+        cfg = compose("train", [*overrides, f"run_dir={run_dir}", "trainer.enable_progress_bar=false", "logger=none"])
     train(cfg)
     (run_dir / "overrides.json").write_text(json.dumps(overrides))
 
@@ -169,7 +168,7 @@ def _markdown(rows: list[dict]) -> str:
                 row["set"],
                 row["mapping"],
                 str(row["seeds"]),
-                *(_cell(test[model]["accuracy"]) for model in ("reprogrammed", "mapping_only", "linear_probe", "majority")),
+                *(_cell(test[model]["accuracy"]) for model in MODELS),
                 f"{_cell(gain, sign='+')} p={gain['p_value']:.3f}",
                 f"{test['reprogrammed']['balanced_accuracy']['value']:.3f}",
                 f"{test['reprogrammed']['auroc']['value']:.3f}",

@@ -52,7 +52,7 @@ def augment(patterns: Tensor, g: Generator) -> Tensor:
     # Placement: half fill the canvas, the others sit on it, down to half its side and at most an eighth off centre.
     size = torch.where(chosen(0.5), uniform(0.9, 1.1), uniform(0.5, 0.9))
     angle, aspect = uniform(-0.2, 0.2), uniform(0.9, 1.1)
-    shift = uniform(-0.25, 0.25, 2) * (1.2 - size).clamp(max=0.5)[:, None] * 2
+    shift = uniform(-0.5, 0.5, 2) * (1.2 - size).clamp(max=0.5)[:, None]
     inverse = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], -1).view(n, 2, 2)
     inverse = inverse * (torch.stack([aspect, 1 / aspect], -1) / size[:, None])[:, :, None]
     theta = torch.cat([inverse, -inverse @ shift[..., None]], -1)

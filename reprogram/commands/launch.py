@@ -5,9 +5,12 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,8 +34,17 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
         task: Gets the composed config.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets exceptions through to us
+
+    def guarded(cfg: DictConfig) -> object:
+        try:
+            return task(cfg)
+        except ReprogramError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra goes on with the other jobs
+            _fail(str(error))
+
     try:
-        hydra.main(config_path=str(config_folder()), config_name=config_name, version_base="1.3")(task)()
+        hydra.main(config_path=str(config_folder()), config_name=config_name, version_base="1.3")(guarded)()
     except KeyboardInterrupt:
         print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -101,13 +113,13 @@ def _paths(node: object, prefix: str = "") -> list[str]:
 
 
 def _near(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=3, cutoff=0.5)
-    if not near:  # the last part may be right under another parent
-        near = [found for found in known if found.split(".")[-1] == word.split(".")[-1]][:3]
-    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known)[:20])}"
+    last = word.split(".")[-1]
+    same_last = [found for found in known if found.split(".")[-1] == last]  # right, but under another parent
+    near = list(dict.fromkeys([*same_last, *get_close_matches(word, known, n=2, cutoff=0.6)]))[:3]
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(set(known))[:20])}"
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(EXIT_WRONG_USE)
 

@@ -24,7 +24,9 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
         raise ConfigError(f"resume continues a run with the configuration it was started with; drop {', '.join(extra)}")
     if job.mode == RunMode.MULTIRUN:
         if str(cfg.trainer.devices) not in ("1", "auto"):
-            raise ConfigError("a sweep runs one process per job; use a trainer with one device, or start jobs one by one")
+            raise ConfigError(
+                "a sweep runs one process per job; use a trainer with one device, or start jobs one by one"
+            )
         with open_dict(cfg):
             cfg.run_dir = job.runtime.output_dir
     result = train(cfg)

@@ -74,6 +74,16 @@ def print_results(metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         console.print(Text(f"  {path}"), soft_wrap=True)
 
 
+def print_metrics(title: str, metrics: Mapping[str, Interval]) -> None:
+    """Prints every metric of one split, one line each."""
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, score in metrics.items():
+        table.add_row(_title(name), _with_interval(score))
+    _console().print(table)
+
+
 def sweep_table(rows: Sequence[SweepRow]) -> Table:
     """One line per job, in the order given."""
     table = Table(title=f"{len(rows)} runs", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

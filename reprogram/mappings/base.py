@@ -28,7 +28,9 @@ class RefitSchedule:
         """Refuses a schedule that means nothing."""
         is_number = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
         if self.refresh not in ("never", "once") and not (is_number and int(self.refresh) >= 1):
-            raise ConfigError(f"mapping.refresh: expected never, once, or a number of epochs >= 1, got {self.refresh!r}")
+            raise ConfigError(
+                f"mapping.refresh: expected never, once, or a number of epochs >= 1, got {self.refresh!r}"
+            )
 
     @property
     def at_start(self) -> bool:
@@ -48,8 +50,8 @@ class RefitSchedule:
 class LabelMapping(nn.Module, ABC):
     """Turns source log-probabilities into target log-scores; always on our side of the source.
 
-    A mapping that is fitted keeps its own statistics of the responses it has seen, as torchmetrics does: ``observe`` adds
-    to them, ``refit`` uses them up. None of the methods below ``forward`` is any work for a mapping that is not fitted.
+    A mapping that is fitted keeps its own statistics of the responses it has seen, as torchmetrics does: ``observe``
+    adds to them, ``refit`` uses them up. None of the methods below ``forward`` does anything for one that is not.
     """
 
     schedule: RefitSchedule

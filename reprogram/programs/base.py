@@ -22,7 +22,8 @@ class InputProgram(nn.Module, ABC):
         Shapes:
             images: [B, 3, h, w] floating, in [0, 1] -> [B, 3, H, W], zero outside the target data.
         """
-        return self.placement(images)
+        placed: Tensor = self.placement(images)
+        return placed
 
     @abstractmethod
     def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:

@@ -47,7 +47,7 @@ class FullProgram(InputProgram):
 
     def context(self, images: Tensor) -> Tensor:
         """Places images on mid-grey: on black, an offset below zero would have no gradient."""
-        return self.placement(images) + 0.5 * ~self.placement.covered
+        return super().context(images) + 0.5 * ~self.placement.covered
 
     def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:
         """Adds the offset to placed images; theta [D] or [B, D]."""

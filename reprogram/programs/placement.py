@@ -35,7 +35,7 @@ class Placement(nn.Module):
         height, width = (size, size) if isinstance(size, int) else (int(side) for side in size)
         if not (1 <= height <= canvas[0] and 1 <= width <= canvas[1]):
             raise ConfigError(
-                f"program.size: expected 1 to {canvas[0]}x{canvas[1]} pixels (the source's canvas), got {height}x{width}"
+                f"program.size: expected at most {canvas[0]}x{canvas[1]} pixels (the canvas), got {height}x{width}"
             )
         top, left = ((canvas[0] - height) // 2, (canvas[1] - width) // 2) if position is None else map(int, position)
         if not (0 <= top <= canvas[0] - height and 0 <= left <= canvas[1] - width):
@@ -52,7 +52,9 @@ class Placement(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Places images [B, 3, h, w] in [0, 1] on the canvas: -> [B, 3, H, W], zero where no target data lies."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ShapeError(f"Placement: expected floating images [B, 3, h, w], got {images.dtype} {list(images.shape)}")
+            raise ShapeError(
+                f"Placement: expected floating images [B, 3, h, w], got {images.dtype} {list(images.shape)}"
+            )
         return pad(self._resize(images), self.margins) * self.covered
 
     def _resize(self, images: Tensor) -> Tensor:

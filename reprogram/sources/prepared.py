@@ -110,6 +110,8 @@ def _fold_batch_norms(source: NetworkSource, probe: Tensor, before: Tensor) -> i
     pairs = _foldable_pairs(source, probe[:1])
     parents = {child: (parent, name) for parent in source.network.modules() for name, child in parent.named_children()}
     for conv, norm in pairs:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
@@ -154,17 +156,15 @@ def _foldable_pairs(source: NetworkSource, probe: Tensor) -> list[tuple[nn.Conv2
         for hook in hooks:
             hook.remove()
     return [
-        (conv, norm)
-        for conv, norm, tensor in pairs
-        if calls[conv] == calls[norm] == 1 and readers.counts[tensor] == 1
+        (conv, norm) for conv, norm, tensor in pairs if calls[conv] == calls[norm] == 1 and readers.counts[tensor] == 1
     ]
 
 
-class _Readers(TorchDispatchMode):
+class _Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations that read each tensor."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: dict[int, int] = {}
         self._alive: list[Tensor] = []  # a freed tensor's id would be given to another
 

@@ -36,9 +36,11 @@ def timm_source(
     """
     try:
         import timm
-        from timm.data import resolve_model_data_config
+        from timm.data.config import resolve_model_data_config
     except ModuleNotFoundError as error:
-        raise ConfigError("source=timm: expected the package timm; install it with pip install 'reprogram[timm]'") from error
+        raise ConfigError(
+            "source=timm: expected the package timm; install it with pip install 'reprogram[timm]'"
+        ) from error
     if not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise ConfigError(f"source.name: timm has no model named '{name}'; near: {', '.join(near) or 'none'}")
@@ -57,7 +59,7 @@ def timm_source(
         ) from error
     if not pretrained:
         load_local_weights(network, weights, name)
-    record = resolve_model_data_config(network)
+    record = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     if class_names is None and network.num_classes == 1000:
         class_names = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
     return NetworkSource(
@@ -67,5 +69,5 @@ def timm_source(
         mean=mean or record["mean"],
         std=std or record["std"],
         class_names=class_names,
-        feature_dim=network.num_features,
+        feature_dim=getattr(network, "num_features", None),
     )

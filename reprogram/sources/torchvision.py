@@ -64,13 +64,14 @@ def torchvision_source(
 
 def _download(name: str, weights: torchvision.models.WeightsEnum) -> nn.Module:
     try:
-        return torchvision.models.get_model(name, weights=weights)
+        network: nn.Module = torchvision.models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a damaged download is a RuntimeError
         file = urlparse(weights.url).path.rsplit("/", 1)[-1]
         raise SourceError(
             f"{name}: weights {weights} are neither cached nor downloadable ({error}). Put the file {file} (from "
             f"{weights.url}) into {torch.hub.get_dir()}/checkpoints/, or set source.weights=FILE to a local state dict"
         ) from error
+    return network
 
 
 def _unknown(what: str, key: str, got: str, known: Sequence[str]) -> str:

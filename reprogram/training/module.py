@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -117,12 +116,10 @@ class ReprogrammingModule(pl.LightningModule):
                 weights=None,
                 ordinal=self.classifier.task.ordinal,
             )
-            names, values = list(metrics), [float(np.nan_to_num(metric[0])) for metric in metrics.values()]
-            message: list[Any] = [names, values]
+            found = {f"val/{name}": float(values[0]) for name, values in metrics.items()}
         else:
-            message = [None, None]
-        names, values = from_first_process(message)
-        self._record({f"val/{name}": value for name, value in zip(names, values, strict=True)})
+            found = {}
+        self._record(from_first_process(found))
 
     def configure_optimizers(self) -> Any:
         """One group for the program, one for a mapping that learns."""
@@ -137,7 +134,7 @@ class ReprogrammingModule(pl.LightningModule):
         schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Everything but the frozen source."""
         state = super().state_dict(*args, **kwargs)
         return {key: value for key, value in state.items() if not key.startswith(SOURCE_PREFIX)}

@@ -1,4 +1,4 @@
-"""Weights & Biases: curves while training, and at the end the pictures, the label map and the program as an artifact."""
+"""Weights & Biases: curves while training; at the end pictures, the label map, and the program as an artifact."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,6 @@ from reprogram.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
-
-    from reprogram.classifier import ReprogrammedClassifier
 
 MODES = ("online", "offline", "disabled")
 
