@@ -1,0 +1,147 @@
+"""A training run from config to records, and the ways back into it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import reprogram
+from reprogram import build
+from reprogram.data.loader import to_float
+from reprogram.errors import ConfigError, RunError
+from reprogram.evaluation.predictions import read_csv
+from reprogram.runs import evaluate, train
+from reprogram.sources.embedded import embedded_source
+
+MAPPINGS = {
+    "FLM": ("mapping=frequency", "mapping.refresh=once", "mapping.per_class=3"),
+    "ILM": ("mapping=frequency", "mapping.refresh=1"),
+    "linear": ("mapping=linear",),
+    "fixed": ("mapping=assignment", "mapping.choice=random"),
+}
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_a_run_leaves_the_records_of_the_design(mapping, small, tmp_path: Path) -> None:
+    result = train(small(*MAPPINGS[mapping]))
+
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["schema_version"] == 1
+    assert (record["task"], record["source"], record["seed"]) == ("breast_cancer", "embedded", 0)
+    for split in ("val", "test"):
+        for name in ("accuracy", "balanced_accuracy", "auroc", "auprc"):
+            found = record[split][name]
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert set(record["baselines"]) == {"majority", "mapping_only", "linear_probe"}
+    assert record["baselines"]["majority"]["test"]["auroc"]["value"] == 0.5
+    assert record["groups"] == {}
+    queries = record["queries"]
+    assert queries["train"] == 2 * 96
+    assert queries["test"] == 40
+    assert queries["total"] == sum(
+        queries[purpose] for purpose in ("train", "mapping", "validation", "test", "baseline")
+    )
+    assert record["source_fingerprint"] == embedded_source().fingerprint
+
+    predictions, class_names = read_csv(tmp_path / "run" / "predictions.csv")
+    test = next(entry for entry in predictions if entry.split == "test")
+    accuracy = (test.scores.argmax(axis=1) == test.targets).mean()
+    assert accuracy == record["test"]["accuracy"]["value"]
+    header = next(csv.reader((tmp_path / "run" / "predictions.csv").open()))
+    assert header == ["id", "split", "target", "score_benign", "score_malignant"]
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["seed"] == 0
+    for picture in ("program", "examples", "curves", "confusion"):
+        assert (tmp_path / "run" / f"{picture}.png").stat().st_size > 5_000
+    assert result is not None
+    assert class_names == result.classifier.class_names
+
+
+def test_the_loaded_classifier_and_a_second_evaluation_give_the_same_numbers(small, tmp_path: Path) -> None:
+    cfg = small()
+    record = train(cfg).metrics
+    again = evaluate(
+        {"run": str(tmp_path / "run"), "split": "test", "output": None, "num_resamples": 20, "batch_size": None,
+         "accelerator": "cpu"}
+    )  # fmt: skip
+    assert again["metrics"] == record["test"] == again["recorded"]
+
+    classifier = reprogram.load(tmp_path / "run")
+    assert classifier.threshold == record["threshold"]
+    data = build.task_data(build.plain(cfg))
+    images = data.splits["test"].images
+    recorded = next(entry for entry in read_csv(tmp_path / "run" / "predictions.csv")[0] if entry.split == "test")
+    with torch.no_grad():
+        from_bytes = classifier(images)
+        from_floats = classifier(to_float(images))
+    assert torch.equal(from_bytes, from_floats)
+    np.testing.assert_allclose(from_bytes.numpy(), recorded.scores, atol=1e-6)
+
+
+def test_the_source_never_changes(small) -> None:
+    from reprogram.sources.network import fingerprint
+
+    result = train(small("source.prepare=false", "mapping=frequency"))
+    source = result.classifier.source
+    facts = (64, 64, *source.mean.flatten().tolist(), *source.std.flatten().tolist())
+    assert not any(parameter.requires_grad for parameter in source.parameters())
+    fresh = embedded_source()
+    assert fingerprint(source.network, facts) == fingerprint(fresh.network, facts)
+    for key, value in fresh.network.state_dict().items():
+        assert torch.equal(source.network.state_dict()[key], value), key
+
+
+def test_training_improves_on_the_untrained_program(small) -> None:
+    cfg = small("mapping=frequency", "data.max_train=null", "data.max_val=null", "data.max_test=null",
+                "trainer.max_epochs=4")  # fmt: skip
+    record = train(cfg).metrics
+    assert record["test"]["accuracy"]["value"] > record["baselines"]["mapping_only"]["test"]["accuracy"]["value"] + 0.1
+
+
+def test_checkpoints_hold_no_weight_of_the_source(small, tmp_path: Path) -> None:
+    train(small())
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert not [key for key in state if "source" in key]
+    assert "classifier.program.theta" in state
+
+
+def test_early_stopping_and_unknown_monitor(small) -> None:
+    result = train(small("callbacks.patience=1", "optimizer.lr=0", "mapping=assignment", "trainer.max_epochs=9"))
+    assert result.metrics["queries"]["train"] == 2 * 96  # nothing can improve: stopped after the second epoch
+    with pytest.raises(ConfigError, match="val/accuracy"):
+        train(small("callbacks.monitor=val/typo", run_dir="other"))
+
+
+def test_a_run_directory_is_not_used_twice(small, tmp_path: Path) -> None:
+    train(small())
+    with pytest.raises(RunError, match="finished run"):
+        train(small())
+    (tmp_path / "run" / "metrics.json").unlink()
+    with pytest.raises(RunError, match="another configuration.*optimizer"):
+        train(small("optimizer.lr=0.5"))
+
+
+def test_a_refused_configuration_leaves_nothing_behind(small, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"program\.size"):
+        train(small("program.size=65"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("loss=focal", "scheduler=multistep", "program=full"),
+        ("loss=class_balanced", "scheduler=constant", "optimizer=sgd", "trainer.accumulate_grad_batches=2"),
+        ("data=digits", "mapping=frequency", "trainer.gradient_clip_val=1.0"),
+        ("data=squares", "data.num_train=64", "data.num_val=32", "data.num_test=32", "data.batch_size=7"),
+        ("data.augmentation={_target_: reprogram.data.augmentation.Augmentation, horizontal_flip: true}",),
+    ],
+    ids=["focal-full", "balanced-sgd", "digits", "squares", "augmented"],
+)
+def test_every_choice_trains(overrides, small) -> None:
+    kept = [override for override in overrides if not override.startswith("data=squares")]
+    cfg = small(*overrides) if kept == list(overrides) else small("data=squares", *kept)
+    assert train(cfg).metrics["test"]["accuracy"]["value"] >= 0
