@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -44,6 +45,26 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     return resolved
+
+
+def check(cfg: Config) -> None:
+    """Refuses wrong numbers that no constructor sees before training.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    least = {("seed",): 0, ("data", "batch_size"): 1, ("evaluation", "num_resamples"): 1}
+    least |= {("callbacks", "checkpoint_every"): 1}
+    if cfg["callbacks"]["patience"] is not None:
+        least |= {("callbacks", "patience"): 1}
+    for path, minimum in least.items():
+        value: Any = cfg
+        for key in path:
+            value = value[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ConfigError(f"{'.'.join(path)}: expected a whole number >= {minimum}, got {value!r}")
+    if cfg["callbacks"]["mode"] not in ("min", "max"):
+        raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
 
 
 def task_data(cfg: Config) -> TaskData:
@@ -84,17 +105,38 @@ def module(cfg: Config, model: ReprogrammedClassifier, class_counts: torch.Tenso
     mapping_lr = optimizer.pop("mapping_lr", None)
     if mapping_lr is not None and not (isinstance(mapping_lr, int | float) and mapping_lr >= 0):
         raise ConfigError(f"optimizer.mapping_lr: expected a number >= 0 or null, got {mapping_lr!r}")
+    make_optimizer = bind(optimizer, "optimizer")
+    make_optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])  # wrong values are refused before training
     augmentation = cfg["data"]["augmentation"]
     scheduler = cfg["scheduler"]
     return ReprogrammingModule(
         model,
         loss=call(cfg["loss"], "loss", class_counts=class_counts),
         estimator=call(cfg["estimator"], "estimator"),
-        optimizer=bind(optimizer, "optimizer"),
+        optimizer=make_optimizer,
         scheduler=bind(scheduler, "scheduler") if scheduler.get("_target_") else None,
+        total_steps=total_steps(cfg["trainer"], -(-int(class_counts.sum()) // cfg["data"]["batch_size"])),
         mapping_lr=mapping_lr,
         augmentation=call(augmentation, "data.augmentation") if augmentation else None,
     )
+
+
+def total_steps(trainer: Config, batches: int) -> int:
+    """Optimiser steps of the whole training, for the learning-rate schedule.
+
+    Raises:
+        ConfigError: If neither epochs nor steps bound the training.
+    """
+    limit = trainer["limit_train_batches"]
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    epochs, steps = trainer["max_epochs"], trainer["max_steps"]
+    bounds = [steps] if isinstance(steps, int) and steps > 0 else []
+    if isinstance(epochs, int) and epochs > 0:
+        bounds.append(epochs * -(-batches // trainer["accumulate_grad_batches"]))
+    if not bounds:
+        raise ConfigError(f"trainer.max_epochs: expected a whole number >= 1, got {epochs!r}; or set trainer.max_steps")
+    return max(1, min(bounds))
 
 
 def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
@@ -102,19 +144,17 @@ def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
-    if choice["mode"] not in ("min", "max"):
-        raise ConfigError(f"callbacks.mode: expected min or max, got {choice['mode']!r}")
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     found: list[pl.Callback] = [
         MappingRefresh(data.splits["train"], cfg["data"]["batch_size"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
-        ModelCheckpoint(filename="last", every_n_train_steps=_positive(choice, "checkpoint_every"), **common),
+        ModelCheckpoint(filename="last", every_n_train_steps=choice["checkpoint_every"], **common),
         ModelCheckpoint(
             filename="last", every_n_epochs=1, save_on_train_epoch_end=True, save_on_exception=True, **common
         ),
     ]
     if choice["patience"] is not None:
-        found.append(EarlyStopping(choice["monitor"], mode=choice["mode"], patience=_positive(choice, "patience")))
+        found.append(EarlyStopping(choice["monitor"], mode=choice["mode"], patience=choice["patience"]))
     return found
 
 
@@ -133,17 +173,20 @@ def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
 def trainer(cfg: Config, found_callbacks: list[pl.Callback], found_loggers: list[Logger], run_dir: Path) -> pl.Trainer:
     """The Lightning trainer: no sanity validation and no padding sampler, because both would cost queries."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on absent TPUs help nobody
-    made: pl.Trainer = call(
-        cfg["trainer"],
-        "trainer",
-        callbacks=found_callbacks,
-        logger=found_loggers,
-        default_root_dir=run_dir,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
+    try:
+        made: pl.Trainer = call(
+            cfg["trainer"],
+            "trainer",
+            callbacks=found_callbacks,
+            logger=found_loggers,
+            default_root_dir=run_dir,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+        )
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
     return made
 
 
@@ -153,10 +196,3 @@ def device_type(accelerator: str) -> str:
     if on_gpu and not torch.cuda.is_available():
         raise ConfigError("trainer: expected a GPU, found none that PyTorch can use; choose trainer=cpu")
     return "cuda" if on_gpu else "cpu"
-
-
-def _positive(block: Config, key: str) -> int:
-    value = block[key]
-    if not isinstance(value, int) or value < 1:
-        raise ConfigError(f"callbacks.{key}: expected a whole number >= 1, got {value!r}")
-    return value

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     """
     started = time.monotonic()
     cfg, directory, checkpoint = _open_run(build.plain(cfg))
+    build.check(cfg)
     Baselines.check(cfg["evaluation"]["baselines"])
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
@@ -198,9 +200,13 @@ def _fit(
         warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # what we log is the same on every process
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning 2.6 on torch 2.11
-        trainer.fit(module, loader("train", True), loader("val", False), ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, loader("train", True), loader("val", False), ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as error:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
+            if trainer.interrupted:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                raise KeyboardInterrupt from error
+            raise
 
 
 def _score(

@@ -1,5 +1,6 @@
 """Starts a command: finds the configs, runs Hydra, and turns what a user got wrong into one readable message."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from reprogram.errors import ConfigError, ReprogramError
+
+log = logging.getLogger(__name__)
 
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
@@ -35,16 +38,28 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets exceptions through to us
 
+    failures: list[str] = []
+
     def guarded(cfg: DictConfig) -> object:
+        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             return task(cfg)
         except ReprogramError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # Hydra goes on with the other jobs
-            _fail(str(error))
+            if not multirun:
+                _fail(str(error))
+            failures.append(str(error))
+        except Exception as error:
+            if not multirun:
+                raise
+            log.exception("this job failed, the sweep goes on")
+            failures.append(f"{type(error).__name__}: {error}")
+        log.error("error: %s", failures[-1])
+        return {"failed": failures[-1]}
 
     try:
         hydra.main(config_path=str(config_folder()), config_name=config_name, version_base="1.3")(guarded)()
+        if failures:
+            _fail(f"{len(failures)} jobs of the sweep failed")
     except KeyboardInterrupt:
         print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

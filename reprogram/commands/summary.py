@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -22,16 +22,15 @@ class SweepSummary(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Takes note of one job, failed or not."""
-        failed = job_return.status != JobStatus.COMPLETED or job_return._return_value is None
-        found = None if failed else job_return.return_value
+        found: dict[str, Any] = job_return.return_value or {"failed": "no result"}
         metric = str(config.callbacks.monitor).removeprefix("val/")
         self.rows.append(
             {
                 "overrides": " ".join(job_return.overrides or []),
                 "metric": metric,
-                "val": found["val"].get(metric) if found else None,
-                "test": found["test"].get(metric) if found else None,
-                "run_dir": str(found["run_dir"]) if found else f"failed: {job_return._return_value}",
+                "val": found.get("val", {}).get(metric),
+                "test": found.get("test", {}).get(metric),
+                "run_dir": found.get("run_dir") or f"failed: {found['failed']}",
             }
         )
 

@@ -36,6 +36,7 @@ class ReprogrammingModule(pl.LightningModule):
         estimator: Gives the gradient.
         optimizer: Makes the optimiser of parameter groups.
         scheduler: Makes the schedule of the optimiser and the total number of steps; ``None``: constant.
+        total_steps: Optimiser steps of the whole training.
         mapping_lr: Learning rate of the mapping; ``None``: the program's.
         augmentation: Applied to training images; ``None``: off.
     """
@@ -50,6 +51,7 @@ class ReprogrammingModule(pl.LightningModule):
         estimator: GradientEstimator,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
+        total_steps: int = 1,
         mapping_lr: float | None = None,
         augmentation: Augmentation | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class ReprogrammingModule(pl.LightningModule):
         self.classifier, self.loss, self.estimator = classifier, loss, estimator
         self.augmentation = augmentation
         self._optimizer, self._scheduler, self._mapping_lr = optimizer, scheduler, mapping_lr
+        self._total_steps = total_steps
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # loss, correct, examples of this epoch
         self.register_buffer("refit_epoch", torch.tensor(-1))  # when the mapping was last fitted; -1: never
         self.history: list[dict[str, float]] = []  # one row an epoch, for the learning curves
@@ -131,7 +134,8 @@ class ReprogrammingModule(pl.LightningModule):
         optimizer = self._optimizer(groups)
         if self._scheduler is None:
             return optimizer
-        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        # not trainer.estimated_stepping_batches: it sets up the loader before its position is restored (Lightning 2.6)
+        schedule = self._scheduler(optimizer, self._total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

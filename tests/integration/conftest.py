@@ -1,8 +1,7 @@
 """What end-to-end tests share: a config composed as the command does it, small enough for a test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,15 +9,8 @@ from omegaconf import DictConfig
 
 from reprogram.commands.launch import config_folder
 
-SMALL = (
-    "data.max_train=96",
-    "data.max_val=40",
-    "data.max_test=40",
-    "trainer.max_epochs=2",
-    "trainer.enable_progress_bar=false",
-    "evaluation.num_resamples=20",
-    "logger=none",
-)
+SIZES = ("data.max_train=96", "data.max_val=40", "data.max_test=40")
+QUICK = ("trainer.max_epochs=2", "trainer.enable_progress_bar=false", "evaluation.num_resamples=20", "logger=none")
 
 Compose = Callable[..., DictConfig]
 
@@ -27,8 +19,8 @@ Compose = Callable[..., DictConfig]
 def small(tmp_path: Path) -> Compose:
     """Composes ``train.yaml`` with small sizes, the given overrides, and a run directory of the test's own."""
 
-    def make(*overrides: str, run_dir: str = "run", **_: Any) -> DictConfig:
+    def make(*overrides: str, run_dir: str = "run", sizes: Sequence[str] = SIZES) -> DictConfig:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return compose("train", [*SMALL, f"run_dir={tmp_path / run_dir}", *overrides])
+            return compose("train", [*QUICK, *sizes, f"run_dir={tmp_path / run_dir}", *overrides])
 
     return make

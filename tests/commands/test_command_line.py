@@ -1,0 +1,145 @@
+"""The commands as a user types them: manual page, mistakes, sweeps, scoring again, predicting."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from reprogram.commands import evaluate, predict, train
+
+QUICK = (
+    "data.max_train=96", "data.max_val=40", "data.max_test=40", "trainer.max_epochs=1", "logger=none",
+    "trainer.enable_progress_bar=false", "evaluation.num_resamples=20", "mapping=frequency",
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path: Path):
+    """Runs a command in this process: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(module, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"reprogram-{module.__name__.split('.')[-1]}", *arguments])
+        code = 0
+        try:
+            module.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (train, ["NAME", "EXAMPLES", "program.size=20,28,36", "resume=", "trainer: cpu, ddp, ddp_cpu, gpu", "seed: 0"]),
+        (evaluate, ["NAME", "reprogram-evaluate run=", "split: test"]),
+        (predict, ["NAME", "reprogram-predict run=", "skip_unreadable: false"]),
+    ],
+    ids=["train", "evaluate", "predict"],
+)
+def test_help_reads_as_a_manual_page(module, words, run) -> None:
+    code, out, _ = run(module, "--help")
+    assert code == 0
+    for word in words:
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["program.siz=3"], "did you mean program.size"),
+        (["program=frme"], "did you mean frame"),
+        (["progam=frame"], "did you mean program"),
+        (["lr=0.1"], "did you mean optimizer.lr"),
+        (["experiment=white_box/mnist_resnet81"], "did you mean white_box/mnist_resnet18"),
+        (["program.size=abc"], "program.size: expected int"),
+        (["program.size=65"], "program.size: expected at most 64x64"),
+        (["trainer.max_epochs=two"], "trainer.max_epochs: expected"),
+        (["data.batch_size=0"], "batch_size"),
+        (["mapping=frequency", "mapping.per_class=137"], "do not fit into 272 source classes"),
+        (["mapping.refresh=sometimes"], "expected never, once, or a number of epochs"),
+        (["data=npz"], "data.path: is required"),
+        (["data=npz", "data.path=none.npz"], "none.npz"),
+        (["source=module"], "source.target: is required"),
+        (["source=module", "source.target=no.such", "source.image_size=[8,8]"], "cannot import 'no.such'"),
+        (["source=torchvision", "source.weights=none.pth"], "none.pth"),
+        (["optimizer.lr=-1"], "learning rate"),
+        (["optimizer.mapping_lr=-1"], "mapping_lr"),
+        (["callbacks.mode=up"], "callbacks.mode: expected min or max"),
+        (["callbacks.monitor=val/typo"], "val/balanced_accuracy"),
+        (["evaluation.baselines=[typo]"], "expected majority, mapping_only, linear_probe"),
+        (["evaluation.num_resamples=0"], "num_resamples"),
+        (["seed=-1"], "seed"),
+        (["seed=x"], "seed"),
+        (["resume=nowhere"], "drop data.max_train=96"),
+        (["trainer.devices=0"], "trainer"),
+        (["experiment=white_box/mnist_resnet18"], "REPROGRAM_ASSETS"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_one_message_and_no_traceback(arguments, message, run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("REPROGRAM_ASSETS", raising=False)
+    code, out, err = run(train, *QUICK[:-1], *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_evaluate_predict(run, tmp_path: Path) -> None:
+    code, out, _ = run(train, *QUICK, "run_dir=first")
+    assert code == 0
+    for word in ("reprogrammed", "majority", "mapping only", "linear probe", "first/examples.png"):
+        assert word in out
+
+    code, out, _ = run(evaluate, "run=first", "num_resamples=20")
+    assert code == 0
+    assert "the same numbers as recorded" in out
+    scored = json.loads((tmp_path / "first/evaluations/breast_cancer_test/metrics.json").read_text())["metrics"]
+    recorded = json.loads((tmp_path / "first/metrics.json").read_text())["test"]
+    assert {name: found["value"] for name, found in scored.items()} == {
+        name: found["value"] for name, found in recorded.items()
+    }
+
+    Image.fromarray(torch.randint(0, 255, (24, 20, 3), dtype=torch.uint8).numpy()).save(tmp_path / "scan.png")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    code, out, err = run(predict, "run=first", "input=scan.png")
+    assert code == 0
+    rows = list(csv.DictReader(out.splitlines()))
+    assert rows[0]["file"] == "scan.png"
+    assert rows[0]["predicted"] in ("benign", "malignant")
+    assert float(rows[0]["score_benign"]) + float(rows[0]["score_malignant"]) == pytest.approx(1, abs=1e-5)
+    code, _, err = run(predict, "run=first", "input=[scan.png,broken.png]")
+    assert code == 2
+    assert "1 of 2 images cannot be read" in err
+    assert "broken.png" in err
+    code, _, err = run(predict, "run=first", "input=[scan.png,broken.png]", "skip_unreadable=true", "output=out.csv")
+    assert code == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
+
+
+def test_a_sweep_ends_with_one_table_and_survives_a_bad_job(run, tmp_path: Path) -> None:
+    code, out, _ = run(train, "-m", *QUICK, "evaluation.baselines=[]", "program.size=40,99")
+    summary = next((tmp_path / "runs").glob("sweep_*/summary.md")).read_text()
+    assert summary.count("program.size=") == 2
+    assert "failed" in summary
+    assert "2 runs" in out
+    assert code != 0  # a script must notice the job that failed
+    assert len(list((tmp_path / "runs").glob("sweep_*/*/metrics.json"))) == 1
+
+
+@pytest.mark.parametrize(("module", "key"), [(evaluate, "run"), (predict, "run")])
+def test_missing_and_wrong_runs(module, key, run) -> None:
+    code, _, err = run(module)
+    assert code == 2
+    assert f"{key}: is required" in err
+    code, _, err = run(module, "run=nowhere", *(["input=x.png"] if module is predict else []))
+    assert code == 2
+    assert "nowhere" in err or "x.png" in err

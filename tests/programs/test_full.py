@@ -1,0 +1,57 @@
+"""The additive program over the whole canvas."""
+
+import pytest
+import torch
+
+from reprogram.errors import ConfigError
+from reprogram.programs.full import FullProgram
+
+
+def test_without_training_the_image_lies_unchanged_on_grey() -> None:
+    program, images = FullProgram((8, 10), (4, 6)), torch.rand(2, 3, 4, 6)
+    canvas = program(program.context(images))
+    assert torch.equal(canvas[:, :, 2:6, 2:8], images)
+    canvas[:, :, 2:6, 2:8] = 0.5
+    assert canvas.eq(0.5).all()
+
+
+def test_by_default_the_image_fills_the_canvas() -> None:
+    program, images = FullProgram((8, 8)), torch.rand(2, 3, 8, 8)
+    assert torch.equal(program(program.context(images)), images)
+
+
+@pytest.mark.parametrize("strength", [0.1, 1.0])
+def test_the_offset_is_bounded_by_the_strength_and_clipped_to_an_image(strength: float) -> None:
+    program = FullProgram((6, 6), strength=strength)
+    theta = torch.randn(3 * 36) * 2
+    images = torch.rand(4, 3, 6, 6)
+    canvas = program(program.context(images), theta)
+    expected = (images + strength * torch.tanh(theta).view(3, 6, 6)).clamp(0, 1)
+    torch.testing.assert_close(canvas, expected)
+    assert (canvas - images).abs().max() <= strength + 1e-6
+
+
+def test_the_mid_grey_around_the_image_can_be_moved_both_ways() -> None:
+    program = FullProgram((8, 8), 4)
+    for sign in (-1.0, 1.0):
+        canvas = program(program.context(torch.zeros(1, 3, 4, 4)), torch.full((3 * 64,), 0.1 * sign))
+        assert canvas[0, 0, 0, 0].item() == pytest.approx(0.5 + sign * torch.tensor(0.1).tanh().item())
+
+
+def test_pixels_without_data_are_grey_too() -> None:
+    support = torch.ones(6, 6, dtype=torch.bool).triu(1)
+    program = FullProgram((6, 6), support=support)
+    canvas = program(program.context(torch.ones(1, 3, 6, 6)))
+    assert canvas[0][:, support].eq(1).all()
+    assert canvas[0][:, ~support].eq(0.5).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.5, 1.01])
+def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
+    with pytest.raises(ConfigError, match=r"program\.strength.*\(0, 1\]"):
+        FullProgram((6, 6), strength=strength)
+
+
+def test_a_target_image_larger_than_the_canvas_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"program\.size"):
+        FullProgram((6, 6), 7)
