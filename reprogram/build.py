@@ -150,7 +150,11 @@ def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         ModelCheckpoint(filename="last", every_n_train_steps=choice["checkpoint_every"], **common),
         ModelCheckpoint(
-            filename="last", every_n_epochs=1, save_on_train_epoch_end=True, save_on_exception=True, **common
+            filename="last",
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            **common,
+            save_on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
         ),
     ]
     if choice["patience"] is not None:

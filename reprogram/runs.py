@@ -15,14 +15,14 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from reprogram import artefact, build
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.distributed import is_first_process
-from reprogram.errors import ConfigError, DataError
+from reprogram.errors import ConfigError
 from reprogram.evaluation import metrics
 from reprogram.evaluation.baselines import Baselines
 from reprogram.evaluation.intervals import with_intervals
@@ -87,16 +87,31 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         _announce(directory, data, source, checkpoint)
     try:
         _fit(trainer, module, cfg, data, checkpoint)
+        if dist.is_initialized():  # the rest is the first process's alone
+            first = is_first_process()
+            dist.destroy_process_group()
+            if not first:
+                return None
+        return _finish(cfg, directory, data, module, trainer.loggers, started)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)
-    fitted = time.monotonic()
-    queries = dict(module.queries)
-    if dist.is_initialized():  # the rest is the first process's alone
-        first = is_first_process()
-        dist.destroy_process_group()
-        if not first:
-            return None
+        if cfg["logger"]["wandb"] is not None:
+            import wandb
 
+            wandb.finish()  # a run left open would take in the next one
+
+
+def _finish(
+    cfg: build.Config,
+    directory: RunDirectory,
+    data: TaskData,
+    module: ReprogrammingModule,
+    loggers: list[Logger],
+    started: float,
+) -> RunResult:
+    """Chooses on validation, scores test once, writes the records."""
+    fitted = time.monotonic()
+    queries, source = dict(module.queries), module.classifier.source
     device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
     monitor, mode = cfg["callbacks"]["monitor"], cfg["callbacks"]["mode"]
     best_epoch = restore_best(module, directory.path / "checkpoints" / "best.ckpt", monitor)
@@ -137,7 +152,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         "source_fingerprint": source.fingerprint,
         "environment": environment(device),
     }
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             _record_in_wandb(logger, record, predictions["test"], classifier, pictures, directory.path)
     directory.write_metrics(record)
@@ -255,43 +270,3 @@ def _intervals(
         seed=cfg["seed"],
         threshold=threshold,
     )
-
-
-def evaluate(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """Scores a finished run again, on its own data or on other data of the same classes, and writes the records.
-
-    Args:
-        cfg: As composed from ``configs/evaluate.yaml``.
-
-    Returns:
-        ``{"split", "metrics", "recorded", "output"}``; ``recorded``: the run's own metrics of this split, if it is
-        the same data.
-
-    Raises:
-        RunError: If the run is not finished.
-        DataError: If the other data has other classes.
-    """
-    cfg = build.plain(cfg)
-    directory = RunDirectory(Path(cfg["run"]))
-    own = directory.read_config()
-    recorded = directory.read_metrics()
-    device_type = build.device_type(cfg["accelerator"])
-    classifier = artefact.load(directory.path, device=device_type)
-    other = cfg.get("data") is not None
-    data = build.task_data(cfg if other else own)
-    if data.spec.class_names != classifier.class_names:
-        raise DataError(
-            f"data: expected the classes of the run, {list(classifier.class_names)}, got {list(data.spec.class_names)}"
-        )
-    split = cfg["split"]
-    if split not in data.splits:
-        raise ConfigError(f"split: expected train, val or test, got '{split}'")
-    batch_size = cfg["batch_size"] or own["data"]["batch_size"]
-    predictions = score(classifier, data.splits[split], split, batch_size, torch.device(device_type))
-    scores = with_intervals(predictions, data.spec.ordinal, cfg["num_resamples"], own["seed"])
-    output = Path(cfg["output"] or directory.path / "evaluations" / f"{data.spec.name}_{split}")
-    output.mkdir(parents=True, exist_ok=True)
-    write_csv(output / "predictions.csv", [predictions], classifier.class_names)
-    record = {"run": str(directory.path), "task": data.spec.name, "split": split, "metrics": scores}
-    artefact.write_json(output / "metrics.json", record)
-    return {**record, "recorded": None if other else recorded.get(split), "output": str(output)}

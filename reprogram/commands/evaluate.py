@@ -13,7 +13,7 @@ def main() -> None:
 def _evaluate(cfg: DictConfig) -> None:
     refuse_missing(cfg, "run")
     from reprogram.evaluation.report import print_metrics
-    from reprogram.runs import evaluate
+    from reprogram.rescoring import evaluate
 
     result = evaluate(cfg)
     print_metrics(f"{result['task']}, {result['split']} split [95 % interval]", result["metrics"])

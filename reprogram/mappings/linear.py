@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,8 +54,8 @@ class LinearMapping(LabelMapping):
         return nn.functional.linear(log_probs, self.weight, self.bias)
 
     def observe(self, log_probs: Tensor, targets: Tensor) -> None:
-        """Keeps the responses, in half precision, until the next fit."""
-        self._rows.append((log_probs.to("cpu", torch.float16), targets.to("cpu")))
+        """Keeps the responses until the next fit."""
+        self._rows.append((log_probs.float().cpu(), targets.cpu()))
 
     def collect(self) -> None:
         """Gathers the responses of all processes on the first."""
@@ -74,7 +75,9 @@ class LinearMapping(LabelMapping):
         rows = self.get_extra_state()
         self.reset()
         if len(rows["targets"]):
-            features, targets = rows["log_probs"].double().numpy(), rows["targets"].numpy()
+            # an order that the number of processes cannot change: it decides the folds
+            order = np.lexsort((rows["log_probs"][:, 0].numpy(), rows["targets"].numpy()))
+            features, targets = rows["log_probs"].double().numpy()[order], rows["targets"].numpy()[order]
             weight, bias = fit_logistic(features, targets, len(self.bias), seed=self.seed)
             self.weight.copy_(torch.from_numpy(weight))
             self.bias.copy_(torch.from_numpy(bias))
@@ -85,7 +88,7 @@ class LinearMapping(LabelMapping):
     def get_extra_state(self) -> dict[str, Tensor]:
         """Responses not yet used: a resumed run must fit to the same ones."""
         if not self._rows:
-            return {"log_probs": torch.empty(0, self.weight.shape[1]).half(), "targets": torch.empty(0).long()}
+            return {"log_probs": torch.empty(0, self.weight.shape[1]), "targets": torch.empty(0).long()}
         log_probs, targets = zip(*self._rows, strict=True)
         return {"log_probs": torch.cat(log_probs), "targets": torch.cat(targets)}
 

@@ -144,12 +144,23 @@ class ReprogrammingModule(pl.LightningModule):
         return {key: value for key, value in state.items() if not key.startswith(SOURCE_PREFIX)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Moves what all processes accumulated to the first one's state, which is the one that is written."""
-        self.classifier.mapping.collect()
-        total = sum_over_processes(self.sums)
-        self.sums.copy_(total if self.global_rank == 0 else torch.zeros_like(total))
+        """Writes what all processes accumulated, and the history."""
+        self._collect()
         checkpoint["state_dict"] = self.state_dict()
         checkpoint["reprogram"] = {"history": self.history, "queries": dict(self.queries)}
+
+    def on_train_end(self) -> None:
+        """Leaves the totals with the first process, which goes on alone."""
+        self._collect()
+
+    def _collect(self) -> None:
+        """Moves what all processes accumulated to the first one: it is the one that writes."""
+        self.classifier.mapping.collect()
+        queries = torch.tensor(list(self.queries.values()), device=self.device)
+        sums, queries = sum_over_processes(self.sums), sum_over_processes(queries)
+        first = self.global_rank == 0
+        self.sums.copy_(sums if first else torch.zeros_like(sums))
+        self.queries = {key: value if first else 0 for key, value in zip(self.queries, queries.tolist(), strict=True)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes back the history; refuses the state of another program or mapping."""

@@ -75,7 +75,6 @@ def record_results(
     artifact = wandb.Artifact(f"program-{run.id}", type="program", metadata={"task": record["task"]})
     artifact.add_dir(str(program))
     run.log_artifact(artifact)
-    run.finish()
 
 
 def _has_key() -> bool:

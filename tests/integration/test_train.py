@@ -14,7 +14,8 @@ from reprogram import build
 from reprogram.data.loader import to_float
 from reprogram.errors import ConfigError, RunError
 from reprogram.evaluation.predictions import read_csv
-from reprogram.runs import evaluate, train
+from reprogram.rescoring import evaluate
+from reprogram.runs import train
 from reprogram.sources.embedded import embedded_source
 
 MAPPINGS = {

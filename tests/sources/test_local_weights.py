@@ -105,3 +105,17 @@ def test_weights_of_another_shape_are_refused_briefly(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="do not fit the network") as caught:
         loaded(tmp_path / "weights.safetensors")
     assert len(str(caught.value)) < 2000
+
+
+class Versioned(nn.Linear):
+    """Refuses a state in its own way, as torchvision's MNASNet does for a file without version."""
+
+    def _load_from_state_dict(self, *_: object) -> None:
+        raise ValueError("version should be set to 1 or 2")
+
+
+@pytest.mark.xfail(strict=True, reason="only RuntimeError is caught")
+def test_a_network_that_refuses_the_state_in_its_own_way_is_quoted(tmp_path: Path) -> None:
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(SourceError, match="version should be set"):
+        load_local_weights(Versioned(2, 2), tmp_path / "weights.safetensors", "net")

@@ -1,0 +1,436 @@
+"""What every leaf of an interface keeps. The config folder is the registry: a new file is tested by being there."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from reprogram.build import DATA_KEYS, SOURCE_KEYS
+from reprogram.errors import ConfigError
+from reprogram.estimators.base import GradientEstimator
+from reprogram.instantiation import bind, call
+from reprogram.losses import Loss
+from reprogram.mappings.base import LabelMapping
+from reprogram.objective import BatchObjective, Evaluation
+from reprogram.programs.base import InputProgram
+from reprogram.sources.base import SourceModel
+from reprogram.sources.network import fingerprint
+from reprogram.sources.prepared import PreparedSource
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+GROUPS = ("program", "mapping", "estimator", "loss", "optimizer", "scheduler", "source", "data")
+NOT_OF_THE_TARGET = {"source": SOURCE_KEYS, "data": (*DATA_KEYS, "defaults"), "optimizer": ("mapping_lr",)}
+FACTS = {  # arguments that code gives and no YAML may repeat
+    "program": {"canvas", "support"},
+    "mapping": {"source_classes", "target_classes", "seed"},
+    "loss": {"class_counts"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "total_steps"},
+}
+
+
+def configs(group: str) -> list[Path]:
+    found = sorted(path for path in (CONFIGS / group).rglob("*.yaml") if not path.name.startswith("_"))
+    assert found, f"no config under {group}"
+    return found
+
+
+def block(path: Path) -> dict[str, Any]:
+    """The arguments of one config's target; a scheduler may have none."""
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    group = path.relative_to(CONFIGS).parts[0]
+    return {str(key): value for key, value in values.items() if key not in NOT_OF_THE_TARGET.get(group, ())}
+
+
+def target(values: dict[str, Any]) -> Callable[..., Any]:
+    module, _, name = values["_target_"].rpartition(".")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
+def each(group: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("config", configs(group), ids=lambda path: path.stem)
+
+
+ALL = [path for group in GROUPS for path in configs(group) if block(path)["_target_"] is not None]
+
+
+def test_every_group_has_configs_with_a_target() -> None:
+    assert {path.relative_to(CONFIGS).parts[0] for path in ALL} == set(GROUPS)
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_every_key_is_an_argument_and_no_fact_is_a_choice(config: Path) -> None:
+    group, values = config.relative_to(CONFIGS).parts[0], block(config)
+    parameters = set(inspect.signature(target(values)).parameters)
+    keys = set(values) - {"_target_"}
+    assert keys <= parameters
+    assert not keys & FACTS.get(group, set())
+    if group not in ("source", "data"):  # there a user must choose
+        assert "???" not in values.values()
+        bind(values, group)  # the values have the types of the arguments
+
+
+@pytest.mark.parametrize(
+    "config",
+    [path for path in ALL if path.relative_to(CONFIGS).parts[0] not in ("optimizer", "data")],
+    ids=lambda path: path.relative_to(CONFIGS).as_posix(),
+)
+def test_every_choice_is_shown_with_the_default_of_its_argument(config: Path) -> None:
+    group, values = config.relative_to(CONFIGS).parts[0], block(config)
+    parameters = {
+        name: parameter.default
+        for name, parameter in inspect.signature(target(values)).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name not in FACTS.get(group, set())
+    }
+    assert set(parameters) == set(values) - {"_target_"}
+    for name, default in parameters.items():
+        if default is not inspect.Parameter.empty and values[name] != {}:  # no arguments: None in the signature
+            assert values[name] == (list(default) if isinstance(default, tuple) else default), name
+
+
+# ---------------------------------------------------------------------------------------------------------- programs
+
+CANVAS = (20, 16)
+SUPPORT = torch.ones(10, 8, dtype=torch.bool).triu(1)
+
+
+def program(config: Path, support: Tensor | None = None) -> InputProgram:
+    made: InputProgram = call(block(config), "program", canvas=CANVAS, support=support)
+    return made
+
+
+def moved(made: InputProgram, scale: float = 2.0) -> InputProgram:
+    with torch.no_grad():
+        made.theta.copy_(scale * torch.randn_like(made.theta))
+    return made
+
+
+@each("program")
+@pytest.mark.parametrize("support", [None, SUPPORT], ids=["whole", "support"])
+def test_a_program_composes_valid_images_of_the_canvas(config: Path, support: Tensor | None) -> None:
+    for images in (torch.zeros(3, 3, 10, 8), torch.ones(3, 3, 10, 8), torch.rand(3, 3, 10, 8)):
+        for scale in (0.0, 2.0, 50.0):
+            made = moved(program(config, support), scale)
+            canvas = made(made.context(images))
+            assert canvas.shape == (3, 3, *CANVAS)
+            assert canvas.dtype == torch.float32
+            assert canvas.min() >= 0
+            assert canvas.max() <= 1
+
+
+@each("program")
+@pytest.mark.parametrize("support", [None, SUPPORT], ids=["whole", "support"])
+def test_the_gradient_reaches_every_parameter(config: Path, support: Tensor | None) -> None:
+    made = program(config, support)
+    images = 0.2 + 0.6 * torch.rand(2, 3, 10, 8)
+    (made(made.context(images)) * torch.randn(2, 3, *CANVAS)).sum().backward()
+    assert made.theta.ndim == 1
+    assert made.theta.grad is not None
+    assert (made.theta.grad != 0).all()  # theta holds only what can act
+
+
+@each("program")
+def test_the_state_of_a_program_is_theta_and_comes_back(config: Path) -> None:
+    one, other, images = moved(program(config)), program(config), torch.rand(2, 3, 10, 8)
+    assert list(one.state_dict()) == ["theta"]
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other(other.context(images)), one(one.context(images)))
+
+
+@each("program")
+def test_given_parameters_act_as_own_ones(config: Path) -> None:
+    made, images = moved(program(config)), torch.rand(3, 3, 10, 8)
+    context = made.context(images)
+    own, theta = made(context), made.theta.detach()
+    assert torch.equal(made(context, theta), own)
+    assert torch.equal(made(context, theta.expand(3, -1)), own)
+    rows = torch.randn(3, len(theta))
+    together = made(context, rows)
+    for index in range(3):
+        torch.testing.assert_close(together[index], made(context[index : index + 1], rows[index])[0])
+
+
+@each("program")
+def test_the_context_does_not_depend_on_theta_and_one_image_not_on_the_others(config: Path) -> None:
+    made, images = program(config), torch.rand(3, 3, 10, 8)
+    before = made.context(images).clone()
+    assert torch.equal(moved(made).context(images), before)
+    canvas = made(made.context(images))
+    torch.testing.assert_close(made(made.context(images[1:2]))[0], canvas[1])
+
+
+@each("program")
+def test_an_untrained_program_leaves_the_target_image_as_it_is(config: Path) -> None:
+    made, images = program(config), torch.rand(2, 3, 10, 8)
+    placed = made.placement(images)
+    covered = made.placement.covered.expand(2, 3, *CANVAS)
+    canvas = made(made.context(images))
+    assert torch.equal(canvas[covered], placed[covered])
+    if config.stem == "frame":  # a trained one too
+        canvas = moved(made)(made.context(images))
+        assert torch.equal(canvas[covered], placed[covered])
+
+
+@each("program")
+def test_a_target_image_larger_than_the_canvas_is_refused(config: Path) -> None:
+    for size in (17, [21, 8]):
+        with pytest.raises(ConfigError, match=r"program\.size"):
+            call({**block(config), "size": size}, "program", canvas=CANVAS, support=None)
+
+
+@each("program")
+def test_a_program_works_in_float64(config: Path) -> None:
+    made = moved(program(config)).double()
+    canvas = made(made.context(torch.rand(1, 3, 10, 8, dtype=torch.float64)))
+    assert canvas.dtype == torch.float64
+
+
+# ---------------------------------------------------------------------------------------------------------- mappings
+
+SOURCE_CLASSES = 12
+
+
+def mapping(config: Path, target_classes: int, **changes: Any) -> LabelMapping:
+    facts = {"source_classes": SOURCE_CLASSES, "target_classes": target_classes, "seed": 0}
+    made: LabelMapping = call({**block(config), **changes}, "mapping", **facts)
+    return made
+
+
+def confident(classes: list[int]) -> Tensor:
+    return (torch.nn.functional.one_hot(torch.tensor(classes), SOURCE_CLASSES) * 6.0).log_softmax(1)
+
+
+def fitted(config: Path, target_classes: int, seen: list[int]) -> LabelMapping:
+    """Has seen that images of class t are taken for source class 11 - t."""
+    made = mapping(config, target_classes)
+    targets = torch.tensor(seen * 6)
+    noise = torch.randn(len(targets), SOURCE_CLASSES, generator=torch.Generator().manual_seed(0))
+    log_probs = (confident((11 - targets).tolist()) + 0.1 * noise).log_softmax(1)
+    made.observe(log_probs, targets)
+    made.refit()
+    return made
+
+
+@each("mapping")
+@pytest.mark.parametrize("target_classes", [2, 5, SOURCE_CLASSES])
+def test_a_mapping_scores_every_target_class_and_can_decide_for_each(config: Path, target_classes: int) -> None:
+    made = fitted(config, target_classes, list(range(target_classes)))
+    scores = made(confident(list(range(SOURCE_CLASSES))))
+    assert scores.shape == (SOURCE_CLASSES, target_classes)
+    assert torch.isfinite(scores).all()
+    assert set(scores.argmax(1).tolist()) == set(range(target_classes))
+
+
+@each("mapping")
+@pytest.mark.parametrize("seen", [[0], [1], [0, 2]])
+def test_a_class_missing_from_training_does_no_harm(config: Path, seen: list[int]) -> None:
+    made = fitted(config, 3, seen)
+    scores = made(confident(list(range(SOURCE_CLASSES))))
+    assert torch.isfinite(scores).all()
+    if made.state_dict().keys() & {"counts", "weight"}:  # it was fitted: the classes seen are told apart
+        assert made(confident([11 - label for label in seen])).argmax(1).tolist() == seen
+
+
+@each("mapping")
+def test_a_mapping_is_the_same_every_time(config: Path) -> None:
+    one, other = (fitted(config, 4, [0, 1, 2, 3]) for _ in range(2))
+    log_probs = torch.randn(9, SOURCE_CLASSES).log_softmax(1)
+    assert torch.equal(one(log_probs), other(log_probs))
+    assert torch.equal(mapping(config, 4)(log_probs), mapping(config, 4)(log_probs))
+
+
+@each("mapping")
+def test_the_state_of_a_mapping_comes_back(config: Path) -> None:
+    one, other = fitted(config, 4, [0, 1, 2, 3]), mapping(config, 4)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    log_probs = torch.randn(9, SOURCE_CLASSES).log_softmax(1)
+    assert torch.equal(other(log_probs), one(log_probs))
+
+
+@each("mapping")
+def test_a_gradient_passes_through_a_mapping(config: Path) -> None:
+    made, log_probs = fitted(config, 3, [0, 1, 2]), torch.randn(4, SOURCE_CLASSES).log_softmax(1).requires_grad_()
+    (made(log_probs) * torch.randn(4, 3)).sum().backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.abs().sum() > 0
+
+
+@each("mapping")
+def test_more_source_classes_than_there_are_are_refused(config: Path) -> None:
+    if "per_class" not in block(config):
+        pytest.skip("has no per_class")
+    assert mapping(config, 3, per_class=4)(confident([0])).shape == (1, 3)
+    with pytest.raises(ConfigError, match=r"mapping\.per_class: 3 target classes x 5 .* 12 source classes"):
+        mapping(config, 3, per_class=5)
+
+
+# ------------------------------------------------------------------------------------------- estimators and losses
+
+
+class Toy(BatchObjective):
+    """Losses of three examples as a function of theta, without any model."""
+
+    def __init__(self, losses: Callable[[Tensor], Tensor]) -> None:
+        self.theta = torch.randn(6, dtype=torch.float64, requires_grad=True)
+        self.losses, self.weights = losses, torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+
+    def evaluate(self, theta: Tensor | None = None) -> Evaluation:
+        losses = self.losses(self.theta if theta is None else theta)
+        return Evaluation(losses, losses[:, None].expand(-1, 4), losses[:, None].expand(-1, 2))
+
+
+@each("estimator")
+@pytest.mark.parametrize("kind", ["linear", "quadratic"])
+def test_an_estimator_gives_the_gradient_itself_at_scale_one(config: Path, kind: str) -> None:
+    estimator: GradientEstimator = call(block(config), "estimator")
+    points = torch.randn(3, 6, dtype=torch.float64)
+    toy = Toy(lambda theta: points @ theta if kind == "linear" else ((theta - points) ** 2).sum(1))
+    step = estimator.step(toy)
+    (gradient,) = torch.autograd.grad(step.surrogate, toy.theta)
+    mean = toy.weights @ points
+    torch.testing.assert_close(gradient, mean if kind == "linear" else 2 * (toy.theta.detach() - mean))
+    torch.testing.assert_close(step.surrogate, (toy.weights * step.losses).sum(), check_stride=False)
+
+
+@each("loss")
+def test_a_loss_is_one_finite_number_an_example_and_falls_with_the_right_score(config: Path) -> None:
+    loss: Loss = call(block(config), "loss", class_counts=torch.tensor([30, 9, 1]))
+    scores, targets = torch.randn(12, 3), torch.arange(12) % 3
+    first = loss(scores, targets)
+    assert first.shape == (12,)
+    assert first.min() >= 0
+    better = scores + torch.nn.functional.one_hot(targets, 3)
+    assert (loss(better, targets) < first).all()
+    scores = (scores * 40).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(scores, targets).sum(), scores)
+    assert torch.isfinite(gradient).all()
+
+
+@each("optimizer")
+def test_an_optimizer_descends(config: Path) -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    optimizer = bind(block(config), "optimizer")([{"params": [parameter]}])
+    parameter.square().sum().backward()
+    optimizer.step()
+    assert parameter < 1
+
+
+@each("scheduler")
+def test_a_schedule_starts_at_the_full_rate_and_never_exceeds_it(config: Path) -> None:
+    values = block(config)
+    if values["_target_"] is None:
+        pytest.skip("the rate stays as it is")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    schedule = bind(values, "scheduler")(optimizer, 20)
+    rates = []
+    for _ in range(20):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0.3
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.03
+
+
+# ----------------------------------------------------------------------------------------------------------- sources
+
+TINY = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 9))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources")
+
+
+def choices(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a user must add to a source config to run it here, with random weights of a small network."""
+    weights = folder / f"{name}.safetensors"
+    if name == "embedded":
+        return {}
+    if name == "torchvision":
+        import torchvision
+
+        save_file(torchvision.models.shufflenet_v2_x0_5().state_dict(), weights)
+        return {"name": "shufflenet_v2_x0_5", "weights": str(weights), "image_size": [48, 32]}
+    if name == "timm":
+        timm = pytest.importorskip("timm")
+        save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+        return {"name": "test_efficientnet", "weights": str(weights), "image_size": [48, 32]}
+    if name == "module":
+        (folder / "tiny_network_of_contracts.py").write_text(TINY)
+        monkeypatch.syspath_prepend(folder)
+        return {"target": "tiny_network_of_contracts.network", "image_size": [24, 16]}
+    pytest.fail(f"source/{name}.yaml: say here how it is built from random weights")
+
+
+@pytest.fixture(params=["plain", "prepared"])
+def source(request: pytest.FixtureRequest, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SourceModel:
+    torch.manual_seed(0)
+    made = call({**block(config), **choices(config.stem, folder, monkeypatch)}, "source")
+    return PreparedSource(made, "float32") if request.param == "prepared" else made
+
+
+def images_for(made: SourceModel, count: int = 3) -> Tensor:
+    return torch.rand(count, 3, *made.spec.image_size)
+
+
+@each("source")
+def test_a_source_is_frozen_and_in_evaluation_mode_for_life(config: Path, source: SourceModel) -> None:
+    assert not any(parameter.requires_grad for parameter in source.parameters())
+    before, answers = fingerprint(source), source(images_for(source, 1) * 0 + 0.3)
+    for wrapper in (source, nn.Sequential(source)):
+        wrapper.train()
+        assert not any(module.training for module in source.modules())
+        source(images_for(source).requires_grad_())[:, 0].sum().backward()
+    assert fingerprint(source) == before  # BatchNorm statistics and batch counters included
+    assert all(parameter.grad is None for parameter in source.parameters())
+    torch.testing.assert_close(source(images_for(source, 1) * 0 + 0.3), answers)
+
+
+@each("source")
+def test_a_source_answers_with_log_probabilities_of_its_classes(config: Path, source: SourceModel) -> None:
+    log_probs = source(images_for(source))
+    assert log_probs.shape == (3, source.spec.num_classes)
+    assert log_probs.dtype == torch.float32
+    torch.testing.assert_close(log_probs.double().exp().sum(1), torch.ones(3).double(), atol=1e-5, rtol=0)
+    assert all(isinstance(name, str) for name in source.spec.class_names)
+
+
+@each("source")
+def test_the_answer_to_an_image_does_not_depend_on_its_batch(config: Path, source: SourceModel) -> None:
+    images = images_for(source)
+    torch.testing.assert_close(source(images)[1:2], source(images[1:2]), atol=1e-4, rtol=1e-4)
+
+
+@each("source")
+def test_a_differentiable_source_passes_the_gradient_to_the_pixels(config: Path, source: SourceModel) -> None:
+    assert source.spec.differentiable
+    images = images_for(source).requires_grad_()
+    source(images)[:, 0].sum().backward()
+    assert images.grad is not None
+    assert images.grad.shape == images.shape
+    assert images.grad.abs().sum() > 0
+
+
+@each("source")
+def test_the_fingerprint_does_not_change_by_use(config: Path, source: SourceModel) -> None:
+    before = source.fingerprint
+    source(images_for(source).requires_grad_())[:, 0].sum().backward()
+    assert source.fingerprint == before
+    assert len(before) == 64

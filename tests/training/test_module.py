@@ -1,0 +1,174 @@
+"""The Lightning module without a trainer: batches, one step, parameter groups, checkpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.augmentation import Augmentation
+from reprogram.errors import RunError
+from reprogram.estimators.backprop import Backprop
+from reprogram.losses import CrossEntropy
+from reprogram.mappings.base import LabelMapping
+from reprogram.mappings.frequency import FrequencyMapping
+from reprogram.mappings.linear import LinearMapping
+from reprogram.programs.frame import FrameProgram
+from reprogram.sources.network import NetworkSource
+from reprogram.training.module import ReprogrammingModule
+from reprogram.training.schedules import multistep
+from reprogram.types import Batch, TaskSpec
+
+
+def module(mapping: LabelMapping | None = None, side: int = 6, **options: Any) -> ReprogrammingModule:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5))
+    source = NetworkSource("toy", network, (8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    task = TaskSpec("toy", ("a", "b"), (6, 6))
+    model = ReprogrammedClassifier(FrameProgram((8, 8), side), source, mapping or FrequencyMapping(5, 2), task)
+    sgd: Callable[[Any], torch.optim.Optimizer] = lambda groups: torch.optim.SGD(groups, lr=0.5)  # noqa: E731
+    return ReprogrammingModule(model, CrossEntropy(), Backprop(), sgd, **options)
+
+
+def batch(weights: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)) -> Batch:
+    images = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
+    return Batch(images, torch.tensor([0, 1, 1, 0]), torch.tensor(weights), torch.arange(4))
+
+
+def test_bytes_become_floats_once() -> None:
+    stored = batch()
+    moved = module().on_after_batch_transfer(stored, 0)
+    torch.testing.assert_close(moved.images, stored.images.float() / 255)
+    assert moved.targets is stored.targets
+
+
+def test_augmentation_is_for_training_alone() -> None:
+    made, stored = module(augmentation=Augmentation(horizontal_flip=True)), batch()
+    assert not torch.equal(made.on_after_batch_transfer(stored, 0).images, stored.images / 255)
+    made.eval()
+    assert torch.equal(made.on_after_batch_transfer(stored, 0).images, stored.images / 255)
+
+
+def test_a_step_returns_the_weighted_loss_and_its_gradient() -> None:
+    made = module()
+    floats = made.on_after_batch_transfer(batch((0.5, 0.25, 0.25, 0.0)), 0)
+    surrogate = made.training_step(floats, 0)
+    scores = made.classifier.scores(made.classifier.compose(floats.images))
+    losses = -scores.log_softmax(1)[torch.arange(4), floats.targets]
+    expected = (floats.weights * losses).sum()
+    torch.testing.assert_close(surrogate, expected)
+    theta = made.classifier.program.theta
+    torch.testing.assert_close(torch.autograd.grad(surrogate, theta), torch.autograd.grad(expected, theta))
+
+
+def test_an_example_that_only_fills_a_share_is_counted_nowhere_but_in_the_queries() -> None:
+    made = module()
+    floats = made.on_after_batch_transfer(batch((0.5, 0.5, 0.0, 0.0)), 0)
+    made.training_step(floats, 0)
+    with torch.no_grad():
+        scores = made.classifier.scores(made.classifier.compose(floats.images))
+        log_probs = made.classifier.source(made.classifier.compose(floats.images))
+    losses = -scores.log_softmax(1)[torch.arange(4), floats.targets]
+    correct = (scores.argmax(1) == floats.targets)[:2].sum().item()
+    torch.testing.assert_close(made.sums, torch.tensor([losses[:2].sum().item(), correct, 2]).double())
+    expected = torch.zeros(5, 2, dtype=torch.int64)
+    for row in range(2):
+        expected[log_probs[row].argmax(), floats.targets[row]] += 1
+    assert torch.equal(made.classifier.mapping.counts, expected)
+    assert made.queries == {"train": 4, "mapping": 0, "validation": 0}
+
+
+@pytest.mark.parametrize("refresh", ["never", "once"])
+def test_a_mapping_that_does_not_follow_training_observes_nothing(refresh: str) -> None:
+    made = module(FrequencyMapping(5, 2, refresh=refresh))
+    made.training_step(made.on_after_batch_transfer(batch(), 0), 0)
+    assert not made.classifier.mapping.counts.any()
+
+
+def test_the_program_and_a_mapping_that_learns_have_a_group_each() -> None:
+    made = module(LinearMapping(5, 2), mapping_lr=0.01)
+    program, mapping = made.configure_optimizers().param_groups
+    assert [parameter is made.classifier.program.theta for parameter in program["params"]] == [True]
+    assert len(mapping["params"]) == 2
+    assert (program["lr"], mapping["lr"]) == (0.5, 0.01)
+
+
+def test_without_a_rate_of_its_own_the_mapping_learns_like_the_program() -> None:
+    groups = module(LinearMapping(5, 2)).configure_optimizers().param_groups
+    assert [group["lr"] for group in groups] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("mapping", [LinearMapping(5, 2, learn=False), FrequencyMapping(5, 2)])
+def test_a_mapping_that_does_not_learn_is_not_optimised(mapping: LabelMapping) -> None:
+    groups = module(mapping, mapping_lr=0.01).configure_optimizers().param_groups
+    assert [len(group["params"]) for group in groups] == [1]
+
+
+def test_the_schedule_spans_the_whole_training_step_by_step() -> None:
+    made = module(scheduler=multistep, total_steps=10)
+    configured = made.configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(10):
+        rates.append(configured["optimizer"].param_groups[0]["lr"])
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([0.5] * 5 + [0.05] * 3 + [0.005] * 2)
+
+
+def test_the_state_holds_everything_but_the_source() -> None:
+    state = module(LinearMapping(5, 2)).state_dict()
+    assert not [key for key in state if "source" in key]
+    assert {"classifier.program.theta", "classifier.mapping.weight", "classifier.mapping.bias", "sums"} <= set(state)
+
+
+def checkpoint(made: ReprogrammingModule) -> dict[str, Any]:
+    saved: dict[str, Any] = {}
+    made.on_save_checkpoint(saved)
+    return saved
+
+
+def test_a_checkpoint_brings_back_sums_statistics_history_and_queries() -> None:
+    made, fresh = module(), module()
+    made.training_step(made.on_after_batch_transfer(batch(), 0), 0)
+    made.history = [{"epoch": 0, "train/loss": 0.5}]
+    saved = checkpoint(made)
+    fresh.on_load_checkpoint(saved)
+    fresh.load_state_dict(saved["state_dict"], strict=False)
+    assert torch.equal(fresh.sums, made.sums)
+    assert fresh.sums[2] == 4
+    assert torch.equal(fresh.classifier.mapping.counts, made.classifier.mapping.counts)
+    assert fresh.classifier.mapping.counts.sum() == 4
+    assert fresh.history == made.history
+    assert fresh.queries == made.queries
+    made.history.append({"epoch": 1})
+    assert len(fresh.history) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (lambda: module(LinearMapping(5, 2)), "mapping"),
+        (lambda: module(FrequencyMapping(5, 2, per_class=2)), "assignment"),
+        (lambda: module(side=4), "theta"),
+    ],
+    ids=["mapping", "per-class", "size"],
+)
+def test_a_checkpoint_of_another_program_or_mapping_is_refused(
+    other: Callable[[], ReprogrammingModule], named: str
+) -> None:
+    with pytest.raises(RunError, match=f"another program or mapping; differing: .*{named}"):
+        module().on_load_checkpoint(checkpoint(other()))
+
+
+def test_validation_steps_keep_only_real_examples() -> None:
+    made = module().eval()
+    floats = made.on_after_batch_transfer(batch((2.0, 2.0, 0.0, 0.0)), 0)
+    with torch.no_grad():
+        made.validation_step(floats, 0)
+        expected: Tensor = made.classifier(floats.images)
+    (kept,) = made._outputs
+    assert kept["indices"].tolist() == [0, 1]
+    torch.testing.assert_close(kept["scores"], expected[:2])
+    assert made.queries["validation"] == 4
