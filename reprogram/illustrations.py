@@ -11,6 +11,7 @@ from reprogram.data.loader import to_float
 from reprogram.evaluation.predictions import Predictions
 
 NUM_EXAMPLES = 8
+CURVES = ("epoch", "train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/balanced_accuracy", "val/auroc")
 
 
 @torch.inference_mode()
@@ -59,7 +60,8 @@ def illustrate(
         None if owner is None else [owner.get(index, "none") for index in top.indices.tolist()],
         f"Test examples as {source.name} sees them: {task.name}",
     )
-    pictures.draw_curves(paths[2], history, best_epoch)
+    curves = [{key: row[key] for key in CURVES if key in row} for row in history]  # more would hide each other
+    pictures.draw_curves(paths[2], curves, best_epoch)
     pictures.draw_confusion(paths[3], test, task.class_names, f"Test split of {task.name}", classifier.threshold)
     return paths
 

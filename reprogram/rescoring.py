@@ -1,10 +1,10 @@
 """Scores a finished run again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from reprogram import artefact, build
 from reprogram.errors import ConfigError, DataError
@@ -14,7 +14,7 @@ from reprogram.evaluation.scoring import score
 from reprogram.records import RunDirectory
 
 
-def evaluate(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
+def evaluate(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Scores a finished run again, on its own data or on other data of the same classes, and writes the records.
 
     Args:

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "reprogram"
 GROUND = {"errors", "types", "distributed"}
 MODELS = {"programs", "sources", "mappings", "losses"}
 BELOW_TRAINING = GROUND | MODELS | {"classifier", "objective", "estimators", "data", "evaluation"}
-COMPOSERS = {"instantiation", "build", "artefact", "illustrations", "records", "runs"}
+COMPOSERS = {"instantiation", "build", "artefact", "illustrations", "prediction", "records", "rescoring", "runs"}
 BELOW_COMMANDS = BELOW_TRAINING | {"training"} | COMPOSERS
 
 LAYERS: dict[str, set[str]] = {
