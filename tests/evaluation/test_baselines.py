@@ -110,10 +110,12 @@ def test_mapping_only_with_a_linear_mapping_is_its_convex_fit(data: TaskData) ->
     model = classifier(LinearMapping(4, 3, seed=2))
     weight = model.mapping.weight.clone()
     found = Baselines(model, data, 4, CPU).compute("mapping_only")["val"]
-    train = responses(model, data.splits["train"]).half().double().numpy()
-    fitted, bias = fit_logistic(train, data.splits["train"].targets.numpy(), 3, seed=2)
-    scores = torch.from_numpy(responses(model, data.splits["val"]).double().numpy() @ fitted.T + bias)
-    np.testing.assert_allclose(found.scores, scores.softmax(1).numpy(), atol=1e-4)
+
+    fresh = LinearMapping(4, 3, seed=2)
+    fresh.observe(responses(model, data.splits["train"]), data.splits["train"].targets)
+    fresh.refit()
+    expected = fresh(responses(model, data.splits["val"])).softmax(1).detach()
+    np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-4)
     assert torch.equal(model.mapping.weight, weight)
 
 

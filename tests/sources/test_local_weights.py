@@ -80,10 +80,21 @@ def test_a_file_of_something_else_is_refused(suffix: str, tmp_path: Path) -> Non
         loaded(path)
 
 
-def test_a_whole_pickled_network_is_never_unpickled(tmp_path: Path) -> None:
-    torch.save(network(), tmp_path / "weights.pth")
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_file_is_ever_executed(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save({**state, "trap": Trap(tmp_path / "sprung")}, tmp_path / "weights.pth")
     with pytest.raises(SourceError, match="cannot read weights"):
         loaded(tmp_path / "weights.pth")
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
