@@ -21,8 +21,7 @@ def save(classifier: ReprogrammedClassifier, cfg: build.Config, run_dir: Path) -
     """Writes ``program/program.safetensors`` and ``program/program.json``; no weight of the source is in them."""
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"program.{key}": value for key, value in classifier.program.state_dict().items()}
-    tensors |= {f"mapping.{key}": value for key, value in _mapping_state(classifier).items()}
+    tensors = _state(classifier)
     if classifier.task.support is not None:
         tensors["task.support"] = classifier.task.support
     task = classifier.task
@@ -71,12 +70,15 @@ def load(
         tensors = load_file(folder / "program.safetensors")
     except FileNotFoundError as error:
         raise RunError(
-            f"{directory}: expected a finished run or its program folder; {error.filename} is missing"
+            f"{directory}: expected a finished run or its program folder, with program.json and program.safetensors"
         ) from error
     except Exception as error:  # safetensors has its own error class for damaged files
         raise RunError(f"{folder}: the artefact cannot be read: {error}") from error
     if record.get("schema_version") != SCHEMA_VERSION:
         raise RunError(f"{folder}: expected schema_version {SCHEMA_VERSION}, got {record.get('schema_version')}")
+    missing = {"config", "task", "source_fingerprint", "threshold"} - record.keys()
+    if missing:
+        raise RunError(f"{folder}: program.json lacks {sorted(missing)}; write the artefact again")
     cfg = record["config"]
     if source_weights is not None:
         cfg["source"]["weights"] = str(source_weights)
@@ -91,9 +93,11 @@ def load(
         )
     classifier = build.classifier(cfg, source, task)
     classifier.threshold = record["threshold"]
-    expected = set(_state_keys(classifier))
-    if expected != set(tensors):
-        raise RunError(f"{folder}: tensors do not fit the program; differing: {sorted(expected ^ set(tensors))}")
+    expected = {key: tuple(value.shape) for key, value in _state(classifier).items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    if expected != found:
+        differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        raise RunError(f"{folder}: tensors do not fit the program; differing: {differing}")
     classifier.load_state_dict(tensors, strict=False)
     return classifier.eval().requires_grad_(False).to(device)
 
@@ -105,11 +109,8 @@ def write_json(path: Path, record: object) -> None:
     os.replace(draft, path)
 
 
-def _mapping_state(classifier: ReprogrammedClassifier) -> dict[str, torch.Tensor]:
-    state = classifier.mapping.state_dict()
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def _state_keys(classifier: ReprogrammedClassifier) -> list[str]:
-    keys = [f"program.{key}" for key in classifier.program.state_dict()]
-    return keys + [f"mapping.{key}" for key in _mapping_state(classifier)]
+def _state(classifier: ReprogrammedClassifier) -> dict[str, torch.Tensor]:
+    """Tensors of program and mapping, by their names in the artefact."""
+    parts = {"program": classifier.program, "mapping": classifier.mapping}
+    states = ((f"{part}.{key}", value) for part, module in parts.items() for key, value in module.state_dict().items())
+    return {key: value for key, value in states if isinstance(value, torch.Tensor)}

@@ -95,5 +95,5 @@ class Focal(Loss):
         """See ``Loss``."""
         log_probs = scores.log_softmax(dim=1) if self.normalize else scores
         log_p = log_probs.gather(1, targets[:, None]).squeeze(1)
-        # 1 - p as -expm1(log p): exact for p near 1, where the factor matters most
-        return -self.class_weights[targets] * (-torch.expm1(log_p)).clamp(min=0) ** self.gamma * log_p
+        # 1 - p as -expm1(log p): exact for p near 1, where the factor matters most; never 0, whose power has no slope
+        return -self.class_weights[targets] * (-torch.expm1(log_p)).clamp(min=1e-12) ** self.gamma * log_p

@@ -24,7 +24,7 @@ class RunDirectory:
     """One run's folder: config, metrics, predictions, pictures, checkpoints and the shareable program.
 
     Args:
-        path: The folder, made if it is missing.
+        path: The folder; ``claim`` makes it.
     """
 
     def __init__(self, path: Path) -> None:

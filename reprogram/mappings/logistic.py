@@ -27,6 +27,7 @@ def fit_logistic(
     """
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
 
     weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, -np.inf)
     present, sizes = np.unique(targets, return_counts=True)
@@ -47,7 +48,8 @@ def fit_logistic(
             )
         else:
             model = LogisticRegression(C=1e-2, max_iter=300)
-        model.fit((features - mean) / std, targets)
+        with threadpool_limits(1):  # small matrices: threads only wait for each other
+            model.fit((features - mean) / std, targets)
         coefficients, intercepts = model.coef_, model.intercept_
         if len(present) == 2:  # scikit-learn gives one row, of the second class
             coefficients = np.concatenate([-coefficients, coefficients]) / 2

@@ -44,7 +44,8 @@ class FrameProgram(InputProgram):
         if activation not in ("sigmoid", "tanh"):
             raise ConfigError(f"program.activation: expected sigmoid or tanh, got '{activation}'")
         self.gain = 2.0 if activation == "tanh" else 1.0
-        size = size or (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
+        if size is None:
+            size = (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
         self.placement = Placement(canvas, size, position, support)
         free = ~self.placement.covered.expand(1, 3, *canvas)
         self.register_buffer("index", free.flatten().nonzero().squeeze(1), persistent=False)

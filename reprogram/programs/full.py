@@ -42,7 +42,7 @@ class FullProgram(InputProgram):
         if not 0 < strength <= 1:
             raise ConfigError(f"program.strength: expected a number in (0, 1], got {strength}")
         self.strength = strength
-        self.placement = Placement(canvas, size or canvas, position, support)
+        self.placement = Placement(canvas, canvas if size is None else size, position, support)
         self.theta = nn.Parameter(torch.zeros(3 * canvas[0] * canvas[1]))
 
     def context(self, images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def load_local_weights(network: nn.Module, weights: str | Path, name: str) -> No
         raise SourceError(f"{name}: cannot read weights {path}: {error}; is the file complete?") from error
     try:
         network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error)
         reason = reason if len(reason) < 1500 else reason[:1500] + " ..."
         raise SourceError(f"{name}: the weights in {path} do not fit the network: {reason}") from error

@@ -75,7 +75,7 @@ class NetworkSource(SourceModel):
         """Asks the network for one image: the outputs are a fact, the names may be given."""
         try:
             logits = self.network(torch.full((1, 3, *size), 0.5) - self.mean)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # vision transformers assert their input size
             raise SourceError(
                 f"{name}: cannot score an image of {size[0]}x{size[1]} pixels ({error}); set source.image_size"
             ) from error

@@ -21,7 +21,7 @@ from reprogram.sources.network import NetworkSource
 
 log = logging.getLogger(__name__)
 
-FOLDING_TOLERANCE = 1e-3  # largest float32 difference of log-probabilities that folding may cause
+FOLDING_TOLERANCE = 1e-4  # largest float32 difference that folding may cause, of the spread of log-probabilities
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -123,7 +123,7 @@ def _fold_batch_norms(source: NetworkSource, probe: Tensor, before: Tensor) -> i
     source.train(False)
     with torch.inference_mode():
         difference = (source(probe) - before).abs().max().item()
-    if pairs and not difference <= FOLDING_TOLERANCE:
+    if pairs and not difference <= FOLDING_TOLERANCE * max(10.0, float(before.std())):
         log.warning("%s: folding BatchNorm changed the answers by %.1e; not folded", source.spec.name, difference)
         source.network = original
         return 0

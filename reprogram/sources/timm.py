@@ -1,6 +1,9 @@
 """Any timm classifier, with its pretrained weights or a local file."""
 
+import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -42,7 +45,7 @@ def timm_source(
             "source=timm: expected the package timm; install it with pip install 'reprogram[timm]'"
         ) from error
     if not timm.is_model(name.split(".")[0]):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        near = get_close_matches(name, timm.list_models(), n=3)
         raise ConfigError(f"source.name: timm has no model named '{name}'; near: {', '.join(near) or 'none'}")
     pretrained = weights == "pretrained"
     options = {"num_classes": len(class_names), **(kwargs or {})} if class_names else dict(kwargs or {})
@@ -53,9 +56,12 @@ def timm_source(
     except Exception as error:  # the hub client's exceptions differ between versions
         if not pretrained:
             raise
+        record = timm.get_pretrained_cfg(name)
+        hub = (record and record.hf_hub_id) or f"timm/{name}"
         raise SourceError(
-            f"{name}: pretrained weights are neither cached nor downloadable ({error}). Set source.weights=FILE to a "
-            "local state dict (.safetensors or .pth), or fill timm's cache on a machine that has a network"
+            f"{name}: pretrained weights are neither cached nor downloadable ({error}). Put the file model.safetensors "
+            f"of the hub repository {hub} anywhere and set source.weights=FILE, or copy the cache folder {hub_cache()} "
+            "from a machine that has it"
         ) from error
     if not pretrained:
         load_local_weights(network, weights, name)
@@ -71,3 +77,9 @@ def timm_source(
         class_names=class_names,
         feature_dim=getattr(network, "num_features", None),
     )
+
+
+def hub_cache() -> Path:
+    """Folder in which the hub's client keeps downloaded weights."""
+    home = os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE", Path(home) / "hub"))

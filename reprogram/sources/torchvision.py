@@ -48,7 +48,8 @@ def torchvision_source(
         raise ConfigError(_unknown(f"weights of {name}", "source.weights", weights, list(enum.__members__)))
     else:
         head = {} if class_names is None else {"num_classes": len(class_names)}
-        init = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+        # torchvision itself sets transform_input for its weights: they expect another normalisation
+        init = {"init_weights": False, "transform_input": True} if name in ("inception_v3", "googlenet") else {}
         network = torchvision.models.get_model(name, weights=None, **head, **init)
         load_local_weights(network, weights, name)
     preset = published.transforms()

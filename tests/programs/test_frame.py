@@ -104,9 +104,7 @@ def test_large_and_small_images_give_a_valid_canvas(side: int) -> None:
     [
         ({"size": 8}, "leaves no frame.*program=full"),
         ({"size": 9}, r"program\.size"),
-        pytest.param(
-            {"size": 0}, r"program\.size", marks=pytest.mark.xfail(strict=True, reason="0 is taken for the default")
-        ),
+        ({"size": 0}, r"program\.size"),
         ({"size": 4, "position": (5, 0)}, r"program\.position"),
         ({"activation": "relu"}, "sigmoid or tanh, got 'relu'"),
     ],

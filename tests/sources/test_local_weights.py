@@ -125,7 +125,6 @@ class Versioned(nn.Linear):
         raise ValueError("version should be set to 1 or 2")
 
 
-@pytest.mark.xfail(strict=True, reason="only RuntimeError is caught")
 def test_a_network_that_refuses_the_state_in_its_own_way_is_quoted(tmp_path: Path) -> None:
     save_file(nn.Linear(2, 2).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(SourceError, match="version should be set"):

@@ -110,7 +110,6 @@ class AssertsItsSize(nn.Module):
         return x.mean((2, 3))
 
 
-@pytest.mark.xfail(strict=True, reason="only RuntimeError is caught, torch._assert raises AssertionError")
 def test_a_size_that_a_transformer_refuses_names_the_key() -> None:
     with pytest.raises(SourceError, match=r"source\.image_size"):
         source(AssertsItsSize())

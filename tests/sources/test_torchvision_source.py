@@ -106,12 +106,7 @@ def test_a_failed_download_names_file_folder_and_key(
     "name",
     [
         NAME,
-        pytest.param(
-            "googlenet",
-            marks=pytest.mark.xfail(
-                strict=True, reason="transform_input is on for published weights and off for the same file given"
-            ),
-        ),
+        "googlenet",
     ],
 )
 def test_the_published_file_given_by_hand_gives_the_answers_of_the_published_network(
