@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import time
 import warnings
@@ -64,13 +65,16 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         ReprogramError: For everything that the user can put right, before any training where possible.
     """
     started = time.monotonic()
-    cfg, directory, checkpoint = _open_run(build.plain(cfg))
+    cfg = _resumed(build.plain(cfg))
     build.check(cfg)
     Baselines.check(cfg["evaluation"]["baselines"])
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))
     _check_monitor(cfg["callbacks"]["monitor"], data.spec)
+    cfg["run_dir"] = _run_dir(cfg, data.spec.name, source.spec.name)
+    directory = RunDirectory(Path(cfg["run_dir"]))
+    checkpoint = directory.check(cfg)
 
     train_split = data.splits["train"]
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
@@ -159,21 +163,19 @@ def _finish(
     return RunResult(directory.path, record, classifier, pictures)
 
 
-def _open_run(cfg: build.Config) -> tuple[build.Config, RunDirectory, Path | None]:
-    """The configuration to run, the folder for it, and the checkpoint to continue from."""
+def _resumed(cfg: build.Config) -> build.Config:
+    """The configuration to run: with ``resume``, the one that run was started with."""
     resume = cfg.get("resume")
-    if resume is not None:
-        directory = RunDirectory(Path(resume))
-        cfg = {**directory.read_config(), "resume": str(resume), "run_dir": str(resume)}
-    else:
-        chosen = cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE)
-        if chosen is None:
-            blocks = (cfg["data"], cfg["source"])
-            name = "_".join(str(block.get("name") or block["_target_"].split(".")[-2]) for block in blocks)
-            chosen = f"runs/{name}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        directory = RunDirectory(Path(chosen))
-        cfg = {**cfg, "run_dir": str(chosen)}
-    return cfg, directory, directory.check(cfg)
+    if resume is None:
+        return cfg
+    return {**RunDirectory(Path(resume)).read_config(), "resume": str(resume), "run_dir": str(resume)}
+
+
+def _run_dir(cfg: build.Config, task: str, source: str) -> str:
+    """The folder for the records: as chosen, as the first process chose it, or named after task and source."""
+    named = "_".join(re.sub(r"[^\w.-]+", "-", name) for name in (task, source))
+    fallback = f"runs/{named}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    return str(cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE) or fallback)
 
 
 def _check_monitor(monitor: str, task: TaskSpec) -> None:
