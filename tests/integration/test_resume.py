@@ -16,6 +16,7 @@ from reprogram.errors import RunError
 from reprogram.runs import train
 
 STEPS = "data.batch_size=16"  # 6 steps an epoch
+BARE = "evaluation.baselines=[]"
 CHOICES = {
     "ILM": ("mapping=frequency", "mapping.refresh=1"),
     "linear": ("mapping=linear", "mapping.refresh=1"),
@@ -50,7 +51,7 @@ def _same(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize(("choice", "cut_at"), [("ILM", 3), ("ILM", 6), ("linear", 8)])
 def test_cut_and_continued_equals_uninterrupted(choice, cut_at, small, tmp_path: Path, monkeypatch) -> None:
-    overrides = (*CHOICES[choice], STEPS, "trainer.max_epochs=3", "callbacks.checkpoint_every=2")
+    overrides = (*CHOICES[choice], STEPS, BARE, "trainer.max_epochs=3", "callbacks.checkpoint_every=2")
     whole = train(small(*overrides, run_dir="whole"))
 
     made = build.callbacks
@@ -76,7 +77,7 @@ def _without_saving_on_exception(callbacks: list[pl.Callback]) -> list[pl.Callba
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_continues(small, tmp_path: Path, monkeypatch) -> None:
-    overrides = (STEPS, "trainer.max_epochs=2", "callbacks.checkpoint_every=100", "mapping=frequency")
+    overrides = (STEPS, BARE, "trainer.max_epochs=2", "callbacks.checkpoint_every=100", "mapping=frequency")
     train(small(*overrides, run_dir="whole"))
 
     class CtrlC(pl.Callback):
@@ -95,7 +96,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_continues(small, tmp_path: Path, monkey
 
 
 def test_resume_uses_the_configuration_the_run_was_started_with(small, tmp_path: Path, monkeypatch) -> None:
-    overrides = (STEPS, "callbacks.checkpoint_every=2", "seed=3")
+    overrides = (STEPS, BARE, "callbacks.checkpoint_every=2", "seed=3")
     made = build.callbacks
     monkeypatch.setattr(build, "callbacks", lambda *args: [*made(*args), _Cut(5)])
     with pytest.raises(PowerCutError):
@@ -112,7 +113,8 @@ def test_resume_uses_the_configuration_the_run_was_started_with(small, tmp_path:
 def test_sigkill_in_mid_epoch_and_resume(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "reprogram.commands.train", "mapping=frequency", "data.batch_size=4", "logger=none",
-        "trainer.max_epochs=6", "callbacks.checkpoint_every=5", "evaluation.num_resamples=20",
+        "trainer.max_epochs=3", "callbacks.checkpoint_every=5", "evaluation.num_resamples=20", BARE,
+        "data.max_train=96", "data.max_val=40", "data.max_test=40",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip
     run, whole = tmp_path / "run", tmp_path / "whole"
