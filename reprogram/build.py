@@ -53,8 +53,17 @@ def check(cfg: Config) -> None:
     Raises:
         ConfigError: Naming the key.
     """
+    groups = ("source", "program", "mapping", "estimator", "loss", "optimizer", "scheduler", "data", "trainer")
+    for group in (*groups, "evaluation", "callbacks", "logger"):
+        if not isinstance(cfg[group], dict):
+            raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg[group]!r}")
+    bind(cfg["trainer"], "trainer")  # types
+    if cfg["trainer"]["precision"] not in ("32-true", "32", 32):
+        raise ConfigError("trainer.precision: expected 32-true; the source has its own, source.precision")
+    if isinstance(cfg["seed"], int) and cfg["seed"] >= 2**32:
+        raise ConfigError(f"seed: expected a whole number below 2^32, got {cfg['seed']}")
     least = {("seed",): 0, ("data", "batch_size"): 1, ("evaluation", "num_resamples"): 1}
-    least |= {("callbacks", "checkpoint_every"): 1}
+    least |= {("callbacks", "checkpoint_every"): 1, ("trainer", "accumulate_grad_batches"): 1}
     if cfg["callbacks"]["patience"] is not None:
         least |= {("callbacks", "patience"): 1}
     for path, minimum in least.items():
@@ -63,6 +72,16 @@ def check(cfg: Config) -> None:
             value = value[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ConfigError(f"{'.'.join(path)}: expected a whole number >= {minimum}, got {value!r}")
+    baselines = cfg["evaluation"]["baselines"]
+    if not isinstance(baselines, list) or not all(isinstance(name, str) for name in baselines):
+        raise ConfigError(f"evaluation.baselines: expected a list of names, got {baselines!r}")
+    if not isinstance(cfg["callbacks"]["monitor"], str):
+        raise ConfigError(
+            f"callbacks.monitor: expected a name such as val/accuracy, got {cfg['callbacks']['monitor']!r}"
+        )
+    augmentation = cfg["data"]["augmentation"]
+    if augmentation is not None and not isinstance(augmentation, dict):
+        raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")
     if cfg["callbacks"]["mode"] not in ("min", "max"):
         raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
 
