@@ -27,6 +27,11 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return total
 
 
+def average_over_processes(tensor: Tensor) -> Tensor:
+    """Returns the mean of a tensor over all processes; the argument stays."""
+    return sum_over_processes(tensor) / dist.get_world_size() if is_distributed() else tensor.clone()
+
+
 def concatenate_over_processes(rows: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """Gathers CPU tensors of any number of rows on the first process, in process order; the others get ``None``."""
     if not is_distributed():

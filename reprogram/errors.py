@@ -23,3 +23,25 @@ class SourceError(ReprogramError, RuntimeError):
 
 class RunError(ReprogramError, RuntimeError):
     """A run directory that is missing, unfinished, or belongs to another configuration."""
+
+
+class AccessError(ReprogramError, RuntimeError):
+    """A gradient was asked of a black box."""
+
+
+class OracleError(ReprogramError, RuntimeError):
+    """A black box that gave no usable answer."""
+
+
+class QueryBudgetExceeded(ReprogramError, RuntimeError):  # noqa: N818 - the budget ends a run, it is no accident
+    """More queries were wanted than the budget has left.
+
+    Args:
+        message: What was wanted, and the remedy.
+        used: Queries spent so far, over all runs of the account.
+        budget: Most queries that may ever be spent.
+    """
+
+    def __init__(self, message: str, used: int, budget: int) -> None:
+        super().__init__(message)
+        self.used, self.budget = used, budget

@@ -7,6 +7,8 @@ from reprogram.data.base import Examples
 from reprogram.data.loader import BatchLoader
 from reprogram.evaluation.predictions import Predictions
 
+PURPOSES = {"val": "validation", "test": "test"}  # of queries, by split
+
 
 @torch.inference_mode()
 def score(
@@ -14,5 +16,6 @@ def score(
 ) -> Predictions:
     """Predicts every example of a split once, in order."""
     loader = BatchLoader(examples, batch_size, shuffle=False, seed=0)
-    probabilities = torch.cat([classifier(batch.images.to(device)).double().cpu() for batch in loader])
+    with classifier.source.asked_for(PURPOSES.get(split, "other")):
+        probabilities = torch.cat([classifier(batch.images.to(device)).double().cpu() for batch in loader])
     return Predictions(split, examples.ids, examples.targets.numpy(), probabilities.numpy(), examples.groups)

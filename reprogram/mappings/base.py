@@ -13,8 +13,9 @@ class RefitSchedule:
     """When a mapping is fitted anew to the source's responses.
 
     Args:
-        refresh: ``never`` · ``once``, before the first step, on one pass over the training set · a number n: then, and
-            at the start of every n-th epoch on the responses of the training forwards since the last time.
+        refresh: ``never`` · ``once``, before the first step, on one pass over the training set · ``validation``: then,
+            and before every validation, on a fresh pass with the program of the moment · a number n: once, and at the
+            start of every n-th epoch on the responses of the training forwards since the last time.
         at_end: Once more after the last step, on one pass with the final program; kept if validation agrees.
 
     Raises:
@@ -27,15 +28,24 @@ class RefitSchedule:
     def __post_init__(self) -> None:
         """Refuses a schedule that means nothing."""
         is_number = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
-        if self.refresh not in ("never", "once") and not (is_number and int(self.refresh) >= 1):
+        if self.refresh not in ("never", "once", "validation") and not (is_number and int(self.refresh) >= 1):
             raise ConfigError(
-                f"mapping.refresh: expected never, once, or a number of epochs >= 1, got {self.refresh!r}"
+                f"mapping.refresh: expected never, once, validation, or a number of epochs >= 1, got {self.refresh!r}"
             )
 
     @property
     def at_start(self) -> bool:
         """Whether one pass over the training set precedes the first step."""
         return self.refresh != "never"
+
+    @property
+    def before_validation(self) -> bool:
+        """Whether a pass precedes every validation."""
+        return self.refresh == "validation"
+
+    def passes(self, validations: int) -> int:
+        """Passes over the training set in a run with so many validations, the one before the first step included."""
+        return int(self.at_start) + int(self.at_end) + (validations - 1 if self.before_validation else 0)
 
     @property
     def observes_training(self) -> bool:

@@ -4,16 +4,19 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from reprogram.programs.basis import Basis
 from reprogram.programs.placement import Placement
 
 
 class InputProgram(nn.Module, ABC):
     """Turns target images into source images by parameters that gradients, or queries, can learn.
 
-    All learned numbers that can act stand in one flat vector, ``theta``: never one that lies under target data.
+    All learned numbers that can act stand in one flat vector, ``theta``: never one that lies under target data. What
+    each of them draws on the canvas is the matter of ``basis``.
     """
 
     placement: Placement
+    basis: Basis
     theta: nn.Parameter
 
     def context(self, images: Tensor) -> Tensor:

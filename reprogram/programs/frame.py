@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from reprogram.errors import ConfigError
 from reprogram.programs.base import InputProgram
+from reprogram.programs.basis import Basis
 from reprogram.programs.placement import Placement
 
 
@@ -15,22 +16,27 @@ class FrameProgram(InputProgram):
 
     canvas = placed + sigmoid(W) on the frame, or (1 + tanh(W)) / 2, which is sigmoid(2 W)    (Elsayed et al., Eq. 1-2)
 
+    W is theta drawn on the canvas by ``Basis``, where D is given too: by default one number a pixel and channel of the
+    frame; with a resolution far fewer, which a black box needs.
+
     Args:
         canvas: Height and width of the source's input (pixels).
         size: Side of the placed target image (pixels), or height and width; ``None``: 3/4 of the canvas.
         position: Row and column of its top left corner; ``None``: centred.
         support: Boolean [h, w], true where target images carry data: the frame may use the rest of them too.
         activation: ``sigmoid`` or ``tanh``.
+        resolution: Rows and columns of theta, or one number for both; ``None``: every pixel of the frame.
+        basis: ``grid``, bilinear between the cells of a coarse grid; ``dct``, the lowest frequencies of a DCT-II.
+        tied: One value for the three colour channels: a third of D, for grey data.
 
     Raises:
-        ConfigError: If no pixel is left to the program, or the activation has no such name.
+        ConfigError: If no pixel is left to the program, the activation or the basis has no such name, or the
+            resolution is missing or does not fit the canvas.
 
     Reference:
         Adversarial Reprogramming of Neural Networks, Elsayed, Goodfellow, Sohl-Dickstein, ICLR 2019,
         arXiv:1806.11146. Differences: pixels in [0, 1] instead of [-1, 1]; no weight decay by default.
     """
-
-    index: Tensor
 
     def __init__(
         self,
@@ -39,6 +45,9 @@ class FrameProgram(InputProgram):
         position: Sequence[int] | None = None,
         support: Tensor | None = None,
         activation: str = "sigmoid",
+        resolution: int | Sequence[int] | None = None,
+        basis: str = "grid",
+        tied: bool = False,
     ) -> None:
         super().__init__()
         if activation not in ("sigmoid", "tanh"):
@@ -47,19 +56,16 @@ class FrameProgram(InputProgram):
         if size is None:
             size = (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
         self.placement = Placement(canvas, size, position, support)
-        free = ~self.placement.covered.expand(1, 3, *canvas)
-        self.register_buffer("index", free.flatten().nonzero().squeeze(1), persistent=False)
-        if self.index.numel() == 0:
+        self.basis = Basis(canvas, ~self.placement.covered, resolution, basis, tied)
+        if self.basis.dimension == 0:
             raise ConfigError(
                 f"program.size: a target image of {self.placement.size} fills the canvas of {canvas} and leaves no "
                 "frame; make it smaller or use program=full"
             )
-        self.theta = nn.Parameter(torch.zeros(self.index.numel()))
+        self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
 
     def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:
         """Adds the frame to placed images; theta [D] or [B, D] in logits."""
-        values = torch.sigmoid(self.gain * (self.theta if theta is None else theta))
-        rows = values.reshape(-1, values.shape[-1])
-        flat = rows.new_zeros(rows.shape[0], context[0].numel())
-        frame = flat.index_copy(1, self.index, rows).view(-1, *context.shape[1:])
+        theta = self.theta if theta is None else theta
+        frame: Tensor = self.basis(theta, lambda field: torch.sigmoid(self.gain * field))
         return context + frame

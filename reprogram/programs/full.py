@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from reprogram.errors import ConfigError
 from reprogram.programs.base import InputProgram
+from reprogram.programs.basis import Basis
 from reprogram.programs.placement import Placement
 
 
@@ -15,15 +16,22 @@ class FullProgram(InputProgram):
 
     canvas = clip(placed + strength * tanh(W), 0, 1), mid-grey where no target data lies
 
+    W is theta drawn on the canvas by ``Basis``, where D is given too: by default one number a pixel and channel; with a
+    resolution far fewer, which a black box needs.
+
     Args:
         canvas: Height and width of the source's input (pixels).
         size: Side of the placed target image (pixels), or height and width; ``None``: the whole canvas.
         position: Row and column of its top left corner; ``None``: centred.
         support: Boolean [h, w], true where target images carry data.
         strength: Largest offset in units of the pixel range, in (0, 1].
+        resolution: Rows and columns of theta, or one number for both; ``None``: every pixel.
+        basis: ``grid``, bilinear between the cells of a coarse grid; ``dct``, the lowest frequencies of a DCT-II.
+        tied: One value for the three colour channels: a third of D, for grey data.
 
     Raises:
-        ConfigError: If the strength is outside (0, 1].
+        ConfigError: If the strength is outside (0, 1], the basis has no such name, or the resolution is missing or
+            does not fit the canvas.
 
     Reference:
         The "full watermark" of Sample-specific Masks for Visual Reprogramming-based Prompting, Cai et al., ICML 2024,
@@ -37,13 +45,17 @@ class FullProgram(InputProgram):
         position: Sequence[int] | None = None,
         support: Tensor | None = None,
         strength: float = 1.0,
+        resolution: int | Sequence[int] | None = None,
+        basis: str = "grid",
+        tied: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < strength <= 1:
             raise ConfigError(f"program.strength: expected a number in (0, 1], got {strength}")
         self.strength = strength
         self.placement = Placement(canvas, canvas if size is None else size, position, support)
-        self.theta = nn.Parameter(torch.zeros(3 * canvas[0] * canvas[1]))
+        self.basis = Basis(canvas, torch.ones_like(self.placement.covered), resolution, basis, tied)
+        self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
 
     def context(self, images: Tensor) -> Tensor:
         """Places images on mid-grey: on black, an offset below zero would have no gradient."""
@@ -52,4 +64,5 @@ class FullProgram(InputProgram):
     def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:
         """Adds the offset to placed images; theta [D] or [B, D]."""
         theta = self.theta if theta is None else theta
-        return (context + self.strength * torch.tanh(theta).view(-1, *context.shape[1:])).clamp(0, 1)
+        offset: Tensor = self.basis(theta, torch.tanh)
+        return (context + self.strength * offset).clamp(0, 1)

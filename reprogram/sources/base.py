@@ -1,7 +1,8 @@
 """The interface of every source model."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ class SourceModel(nn.Module, ABC):
     """
 
     spec: SourceSpec
+    remote: ClassVar[bool] = False
+    """Whether answers come from elsewhere, so that even a speed test would be queries."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -29,6 +32,15 @@ class SourceModel(nn.Module, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Identifies the answers this source gives: a program is only valid on the source it was trained on."""
+
+    def asked_for(self, purpose: str) -> AbstractContextManager[None]:
+        """Says what the images sent within the block are for; only a source that counts its queries minds."""
+        del purpose
+        return nullcontext()
+
+    def queries(self) -> dict[str, int] | None:
+        """Queries of this run by purpose; ``None`` from a source that does not count them."""
+        return None
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode: BatchNorm statistics of a source never move."""

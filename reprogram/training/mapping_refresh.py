@@ -17,20 +17,21 @@ def observe_once(
 ) -> int:
     """Shows a mapping the responses to every training image once; returns how many images were scored."""
     scored = 0
-    for batch in loader:
-        images, targets = batch.images.to(device), batch.targets.to(device)
-        log_probs: Tensor = classifier.source(classifier.compose(to_float(images)))
-        real = batch.weights.to(device) > 0
-        mapping.observe(log_probs[real], targets[real])
-        scored += len(images)
+    with classifier.source.asked_for("mapping"):
+        for batch in loader:
+            images, targets = batch.images.to(device), batch.targets.to(device)
+            log_probs: Tensor = classifier.source(classifier.compose(to_float(images)))
+            real = batch.weights.to(device) > 0
+            mapping.observe(log_probs[real], targets[real])
+            scored += len(images)
     return scored
 
 
 class MappingRefresh(pl.Callback):
-    """Fits before the first step on one pass over the training set, then from the training forwards themselves.
+    """Fits before the first step on one pass over the training set, then as the schedule says.
 
     Args:
-        train: Training split.
+        train: Training images of a pass: the split, or the part of it that queries are spent on.
         batch_size: Global batch size of the pass.
     """
 
@@ -40,13 +41,9 @@ class MappingRefresh(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The first fit; a resumed run has it behind it."""
         assert isinstance(pl_module, ReprogrammingModule)
-        mapping = pl_module.classifier.mapping
-        if not mapping.schedule.at_start or pl_module.refit_epoch >= 0:
-            return
-        loader = BatchLoader(self.train, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
-        pl_module.queries["mapping"] += observe_once(pl_module.classifier, mapping, loader, pl_module.device)
-        mapping.refit()
-        pl_module.refit_epoch.fill_(0)
+        if pl_module.classifier.mapping.schedule.at_start and pl_module.refit_epoch < 0:
+            self._fit_afresh(trainer, pl_module)
+            pl_module.refit_epoch.fill_(0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A fit from the responses of the epochs since the last one."""
@@ -55,3 +52,15 @@ class MappingRefresh(pl.Callback):
         if mapping.schedule.due(epoch) and int(pl_module.refit_epoch) < epoch:
             mapping.refit()
             pl_module.refit_epoch.fill_(epoch)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A fit to the program of the moment."""
+        assert isinstance(pl_module, ReprogrammingModule)
+        if pl_module.classifier.mapping.schedule.before_validation:
+            self._fit_afresh(trainer, pl_module)
+
+    def _fit_afresh(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
+        mapping = module.classifier.mapping
+        loader = BatchLoader(self.train, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
+        module.queries["mapping"] += observe_once(module.classifier, mapping, loader, module.device)
+        mapping.refit()

@@ -1,6 +1,6 @@
 """The one Lightning module: batch -> program -> source -> mapping -> loss, whatever estimates the gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from reprogram.data.augmentation import Augmentation
 from reprogram.data.loader import to_float
 from reprogram.distributed import concatenate_over_processes, from_first_process, sum_over_processes
 from reprogram.errors import RunError
-from reprogram.estimators.base import GradientEstimator
+from reprogram.estimators.base import GradientEstimator, StepKey
 from reprogram.evaluation.metrics import evaluate
 from reprogram.losses import Loss
 from reprogram.objective import BatchObjective
@@ -37,6 +37,7 @@ class ReprogrammingModule(pl.LightningModule):
         optimizer: Makes the optimiser of parameter groups.
         scheduler: Makes the schedule of the optimiser and the total number of steps; ``None``: constant.
         total_steps: Optimiser steps of the whole training.
+        seed: Of the estimator's random directions.
         mapping_lr: Learning rate of the mapping; ``None``: the program's.
         augmentation: Applied to training images; ``None``: off.
     """
@@ -52,6 +53,7 @@ class ReprogrammingModule(pl.LightningModule):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         total_steps: int = 1,
+        seed: int = 0,
         mapping_lr: float | None = None,
         augmentation: Augmentation | None = None,
     ) -> None:
@@ -59,10 +61,10 @@ class ReprogrammingModule(pl.LightningModule):
         self.classifier, self.loss, self.estimator = classifier, loss, estimator
         self.augmentation = augmentation
         self._optimizer, self._scheduler, self._mapping_lr = optimizer, scheduler, mapping_lr
-        self._total_steps = total_steps
+        self._total_steps, self._seed = total_steps, seed
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # loss, correct, examples of this epoch
         self.register_buffer("refit_epoch", torch.tensor(-1))  # when the mapping was last fitted; -1: never
-        self.history: list[dict[str, float]] = []  # one row an epoch, for the learning curves
+        self.history: list[dict[str, float]] = []  # one row a validation, for the learning curves
         self.queries = {"train": 0, "mapping": 0, "validation": 0}  # images this process had the source score
         self.strict_loading = False  # the source is not in checkpoints; on_load_checkpoint checks the rest
         self._outputs: list[dict[str, Tensor]] = []
@@ -76,15 +78,18 @@ class ReprogrammingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One estimate of the gradient."""
-        objective = BatchObjective(self.classifier, self.loss, batch.images, batch.targets, batch.weights)
-        step = self.estimator.step(objective)
+        objective = BatchObjective(
+            self.classifier, self.loss, batch.images, batch.targets, batch.weights, batch.indices
+        )
+        with self.classifier.source.asked_for("train"):
+            step = self.estimator.step(objective, StepKey(self._seed, self.current_epoch, batch_idx))
         real = batch.weights > 0
         with torch.no_grad():
             correct = step.scores.argmax(dim=1) == batch.targets
             self.sums += torch.stack([step.losses * real, correct * real, real]).double().sum(dim=1)
             if self.classifier.mapping.schedule.observes_training:
                 self.classifier.mapping.observe(step.log_probs[real], batch.targets[real])
-        self.queries["train"] += len(batch.targets)
+        self.queries["train"] += len(batch.targets) * self.estimator.queries_per_example
         return step.surrogate
 
     def on_train_epoch_start(self) -> None:
@@ -92,22 +97,21 @@ class ReprogrammingModule(pl.LightningModule):
         assert self.trainer.train_dataloader is not None
         self.trainer.train_dataloader.set_epoch(self.current_epoch)
 
-    def on_train_epoch_end(self) -> None:
-        """Logs the mean loss and the accuracy of the epoch's training forwards."""
-        loss, correct, count = sum_over_processes(self.sums).tolist()
-        self.sums.zero_()
-        self._record({"train/loss": loss / count, "train/accuracy": correct / count})
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores a share of the validation split."""
-        probabilities = self.classifier.scores(self.classifier.compose(batch.images)).softmax(dim=1)
+        with self.classifier.source.asked_for("validation"):
+            probabilities = self.classifier.scores(self.classifier.compose(batch.images)).softmax(dim=1)
         real = (batch.weights > 0).cpu()
         rows = {"indices": batch.indices, "targets": batch.targets, "scores": probabilities}
         self._outputs.append({key: value.cpu()[real] for key, value in rows.items()})
         self.queries["validation"] += len(batch.targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Scores the whole validation split, each example counted once, and logs ``val/<metric>``."""
+        """Logs ``val/<metric>``, and the mean loss and accuracy of the training forwards since the last validation."""
+        self.log_dict(self.validated(), prog_bar=False)
+
+    def validated(self) -> dict[str, float]:
+        """Scores the whole validation split, each example counted once, and adds a row to the history."""
         local = {key: torch.cat([output[key] for output in self._outputs]) for key in self._outputs[0]}
         self._outputs = []
         rows = concatenate_over_processes(local)
@@ -122,7 +126,17 @@ class ReprogrammingModule(pl.LightningModule):
             found = {f"val/{name}": float(values[0]) for name, values in metrics.items()}
         else:
             found = {}
-        self._record(from_first_process(found))
+        found = from_first_process(found)
+        loss, correct, count = sum_over_processes(self.sums).tolist()
+        self.sums.zero_()
+        if count:
+            found |= {"train/loss": loss / count, "train/accuracy": correct / count}
+        row = {"epoch": self.current_epoch if self.global_step else -1, "step": self.global_step}
+        queries = self.classifier.source.queries()
+        if queries is not None:
+            row["queries"] = queries["train"] + queries["mapping"]
+        self.history.append({**row, **found})
+        return found
 
     def configure_optimizers(self) -> Any:
         """One group for the program, one for a mapping that learns."""
@@ -131,6 +145,8 @@ class ReprogrammingModule(pl.LightningModule):
         if learned:
             rate = {} if self._mapping_lr is None else {"lr": self._mapping_lr}
             groups.append({"params": learned, **rate})
+        if self.estimator.owns_update:
+            groups[0]["lr"] = 1.0
         optimizer = self._optimizer(groups)
         if self._scheduler is None:
             return optimizer
@@ -178,9 +194,3 @@ class ReprogrammingModule(pl.LightningModule):
             self.sums.zero_()
             self.queries = dict.fromkeys(self.queries, 0)
             self.classifier.mapping.reset()
-
-    def _record(self, values: Mapping[str, float]) -> None:
-        self.log_dict(dict(values), prog_bar=False)
-        if not self.history or self.history[-1]["epoch"] != self.current_epoch:
-            self.history.append({"epoch": self.current_epoch})
-        self.history[-1].update(values)

@@ -1,33 +1,82 @@
-"""After the last step: the best epoch on validation, and one more fit of the mapping if validation agrees."""
+"""Which program and mapping a run ends with: whatever validation prefers, the untrained program included."""
 
 import copy
 import logging
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 
 from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.base import TaskData
+from reprogram.data.base import Examples, TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.errors import RunError
 from reprogram.evaluation.metrics import point_metrics
 from reprogram.evaluation.scoring import score
 from reprogram.training.mapping_refresh import observe_once
 from reprogram.training.module import ReprogrammingModule
+from reprogram.types import Batch
 
 log = logging.getLogger(__name__)
 
+START, BEST = "start.ckpt", "best.ckpt"
 
-def restore_best(module: ReprogrammingModule, checkpoint: Path, monitor: str) -> int:
-    """Loads the program and mapping of the best epoch on validation; returns that epoch.
+
+class StartCandidate(pl.Callback):
+    """Validates before the first step and keeps that state: a program must beat the mapping alone to be chosen.
+
+    Args:
+        val: Validation split.
+        batch_size: Global batch size.
+        folder: Where checkpoints go.
+        monitor: Metric that chooses, ``val/<name>``.
+    """
+
+    def __init__(self, val: Examples, batch_size: int, folder: Path, monitor: str) -> None:
+        self.val, self.batch_size, self.folder, self.monitor = val, batch_size, folder, monitor
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A resumed run has this behind it."""
+        assert isinstance(pl_module, ReprogrammingModule)
+        if pl_module.history:
+            return
+        pl_module.eval()
+        loader = BatchLoader(self.val, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
+        for index, batch in enumerate(loader):
+            moved = Batch(*(part.to(pl_module.device) for part in batch))
+            pl_module.validation_step(pl_module.on_after_batch_transfer(moved, 0), index)
+        found = pl_module.validated()
+        pl_module.train()
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step=0)
+        for stopping in trainer.early_stopping_callbacks:
+            stopping.best_score = torch.tensor(found[self.monitor])  # patience starts from here
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save({"state_dict": pl_module.state_dict(), "epoch": -1}, self.folder / START)
+
+
+def restore_best(module: ReprogrammingModule, folder: Path, monitor: str, mode: str) -> int:
+    """Loads the program and mapping that did best on validation; returns their epoch, -1: before the first step.
 
     Raises:
-        RunError: If no epoch was ever validated.
+        RunError: If nothing was ever validated.
     """
-    if not checkpoint.is_file():
-        raise RunError(f"{checkpoint}: no best epoch was saved; was the training long enough to validate {monitor}?")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if not module.history:
+        raise RunError(f"{folder}: no program was saved; was the training long enough to validate {monitor}?")
+    sign = 1.0 if mode == "max" else -1.0
+    start = module.history[0][monitor]
+    name, value = START, start
+    if (folder / BEST).is_file():
+        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        reached = best["reprogram"]["history"][-1][monitor]
+        if sign * reached > sign * start or start != start:
+            name, value = BEST, reached
+    state = torch.load(folder / name, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"], strict=False)
+    gained = "the mapping alone is kept" if name == START else f"with the program {value:.4f}"
+    log.info("program  validation %s: mapping alone %.4f, %s", monitor.removeprefix("val/"), start, gained)
     epoch: int = state["epoch"]
     return epoch
 
@@ -35,6 +84,7 @@ def restore_best(module: ReprogrammingModule, checkpoint: Path, monitor: str) ->
 def refit_at_end(
     classifier: ReprogrammedClassifier,
     data: TaskData,
+    train: Examples,
     batch_size: int,
     device: torch.device,
     monitor: str,
@@ -45,6 +95,7 @@ def refit_at_end(
     Args:
         classifier: With the best program; its mapping is replaced in place.
         data: The target task.
+        train: Training images of the pass.
         batch_size: Examples of a forward.
         device: Where the classifier is.
         monitor: Metric that decides, ``val/<name>``.
@@ -59,7 +110,7 @@ def refit_at_end(
     old = point_metrics(score(classifier, val, "val", batch_size, device), data.spec.ordinal)[metric]
     kept = copy.deepcopy(classifier.mapping)
     classifier.mapping.reset()
-    loader = BatchLoader(data.splits["train"], batch_size, shuffle=False, seed=0)
+    loader = BatchLoader(train, batch_size, shuffle=False, seed=0)
     asked = observe_once(classifier, classifier.mapping, loader, device)
     classifier.mapping.refit()
     new = point_metrics(score(classifier, val, "val", batch_size, device), data.spec.ordinal)[metric]

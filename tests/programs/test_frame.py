@@ -37,6 +37,20 @@ def test_target_pixels_are_untouched_to_the_last_bit(activation: str, position: 
     assert torch.equal(compose(program, images)[:, :, row : row + height, column : column + width], images)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_without_a_resolution_every_bit_is_that_of_the_program_before_there_were_any(activation: str) -> None:
+    support = torch.ones(9, 7, dtype=torch.bool).triu(1)
+    program = FrameProgram((37, 29), (21, 17), support=support, activation=activation)
+    context = program.context(torch.rand(3, 3, 9, 7))
+    index = (~program.placement.covered).expand(1, 3, 37, 29).flatten().nonzero().squeeze(1)
+    assert len(program.theta) == len(index)
+    for theta in (torch.randn(len(index)), 3 * torch.randn(3, len(index))):
+        values = torch.sigmoid((2.0 if activation == "tanh" else 1.0) * theta)
+        rows = values.reshape(-1, values.shape[-1])
+        frame = rows.new_zeros(len(rows), 3 * 37 * 29).index_copy(1, index, rows).view(-1, 3, 37, 29)
+        assert torch.equal(program(context, theta), context + frame)
+
+
 def test_the_untrained_frame_is_grey() -> None:
     canvas = compose(FrameProgram((8, 8), 4), torch.zeros(1, 3, 4, 4))
     assert canvas[0, :, 0].eq(0.5).all()

@@ -1,0 +1,92 @@
+"""What all zeroth-order estimators share: asking at many points, adding up slopes, and the surrogate."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from reprogram.distributed import average_over_processes
+from reprogram.errors import ConfigError
+from reprogram.objective import BatchObjective, Evaluation
+from reprogram.types import StepLoss
+
+
+def expect_whole(name: str, value: int, least: int = 1) -> None:
+    """Refuses a count that is too small.
+
+    Raises:
+        ConfigError: If ``value < least``.
+    """
+    if value < least:
+        raise ConfigError(f"estimator.{name}: expected a whole number >= {least}, got {value}")
+
+
+def expect_positive(name: str, value: float) -> None:
+    """Refuses a number that is no length or rate.
+
+    Raises:
+        ConfigError: If the value is not positive and finite.
+    """
+    if not 0 < value < math.inf:
+        raise ConfigError(f"estimator.{name}: expected a number > 0, got {value}")
+
+
+def expect_below(name: str, value: float, below: float = math.inf) -> None:
+    """Refuses a number outside [0, below).
+
+    Raises:
+        ConfigError: If the value is negative, too large or no number.
+    """
+    if not 0 <= value < below:
+        raise ConfigError(f"estimator.{name}: expected a number in [0, {below:g}), got {value}")
+
+
+def evaluate_sides(objective: BatchObjective, points: Tensor) -> Evaluation:
+    """Evaluates every example of the batch at S points.
+
+    Shapes:
+        points: [S, 1, D] shared by the batch, or [S, B, D] with each example's own.
+        -> losses [S, B], log-probabilities [S, B, K_s], scores [S, B, K_t]
+    """
+    (sides, own, _), batch = points.shape, len(objective.weights)
+    index = torch.arange(sides * own, device=points.device).view(sides, own).expand(sides, batch)
+    examples = torch.arange(batch, device=points.device).expand(sides, batch)
+    with torch.autocast(points.device.type, enabled=False):  # a difference of bfloat16 losses is noise
+        answers = objective.evaluate_at(points.flatten(0, 1), index.flatten(), examples.flatten())
+    return Evaluation(*(part.view(sides, batch, *part.shape[1:]) for part in answers))
+
+
+def first_side(answers: Evaluation) -> Evaluation:
+    """The answers at the first point alone, still with their axis of sides."""
+    return Evaluation(*(part[:1] for part in answers))
+
+
+def batch_losses(objective: BatchObjective, losses: Tensor) -> Tensor:
+    """The loss of the whole global batch at each point, equal on all processes: [S, B] -> [S]."""
+    return average_over_processes((objective.weights * losses.detach()).sum(dim=1))
+
+
+def combine(slopes: Tensor, directions: Tensor) -> Tensor:
+    """Adds up directions in proportion to the slopes found along them.
+
+    Shapes:
+        slopes: [Q, B], already weighted; directions: [Q, 1, D] or [Q, B, D] -> [D]
+    """
+    if directions.shape[1] == 1:
+        slopes = slopes.sum(dim=1, keepdim=True)
+    return slopes.flatten() @ directions.flatten(0, 1)
+
+
+def step_loss(objective: BatchObjective, gradient: Tensor, answers: Evaluation) -> StepLoss:
+    """Dresses an estimate as a loss to be differentiated.
+
+    surrogate = loss + <theta, g> - stopgrad(<theta, g>): the loss in value, g for the program, and the exact gradient
+    for a mapping that learns.
+
+    Shapes:
+        gradient: [D]; answers: [S, B, ...], of which each example's row is the mean over its S sides.
+    """
+    losses, log_probs, scores = (part.mean(dim=0) for part in answers)
+    product = objective.theta @ gradient
+    surrogate = (objective.weights * losses).sum() + product - product.detach()
+    return StepLoss(surrogate, losses.detach(), log_probs.detach(), scores.detach())

@@ -1,0 +1,170 @@
+"""A source that answers, counts, and shows nothing else."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from reprogram.errors import ConfigError, OracleError, ReprogramError, ShapeError
+from reprogram.sources.base import SourceModel
+from reprogram.sources.encoding import encode, resolution
+from reprogram.sources.ledger import Ledger
+from reprogram.sources.reported import as_reported
+
+STORES = ("auto", "on", "off")
+
+
+class BlackBox(SourceModel):
+    """Hides a source behind its scores: no gradient, no features, and every image that is sent is in the ledger.
+
+    The way of an image: encoded, looked up in the store, counted, sent; the answer is checked, stored as it came, and
+    handed on as far as the API would report it. An image that was asked before is not paid for again.
+
+    Args:
+        source: Any source, local or remote; it is frozen.
+        ledger: Counts and stores; 1 image = 1 query.
+        top_k: How many of the best classes are reported, 1..K_s; ``None``: all.
+        decimals: Decimals of a reported probability, 1..15; ``None``: not rounded.
+        encoding: How images are sent: ``float``, ``png`` or ``jpeg``.
+        jpeg_quality: 1..100, for ``jpeg``.
+        store: Whether answers are kept and used again: ``on``, ``off``, or ``auto``: on where queries are priced, else
+            for all purposes but training, whose images hardly ever come back.
+        micro_batch: Most images sent at once, >= 1: what a crash can leave uncertain.
+        priced: Whether a query costs money.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    def __init__(
+        self,
+        source: SourceModel,
+        ledger: Ledger,
+        top_k: int | None = None,
+        decimals: int | None = None,
+        encoding: str = "float",
+        jpeg_quality: int = 90,
+        store: str = "auto",
+        micro_batch: int = 64,
+        priced: bool = False,
+    ) -> None:
+        super().__init__()
+        if store not in STORES:
+            raise ConfigError(f"access.store: expected one of {', '.join(STORES)}, got '{store}'")
+        if not 1 <= jpeg_quality <= 100:
+            raise ConfigError(f"access.jpeg_quality: expected a whole number in 1..100, got {jpeg_quality}")
+        if micro_batch < 1:
+            raise ConfigError(f"access.micro_batch: expected a whole number >= 1, got {micro_batch}")
+        resolution(encoding)
+        as_reported(torch.zeros(0, source.spec.num_classes), top_k, decimals)
+        self.spec = dataclasses.replace(source.spec, differentiable=False, feature_dim=None)
+        self.source = source.requires_grad_(False)
+        self.preparation = getattr(source, "preparation", None)
+        self.ledger = ledger
+        self.top_k, self.decimals = top_k, decimals
+        self.encoding, self.jpeg_quality = encoding, jpeg_quality
+        self.store, self.micro_batch, self.priced = store, micro_batch, priced
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the source within."""
+        return self.source.fingerprint
+
+    def asked_for(self, purpose: str) -> AbstractContextManager[None]:
+        """Books the images sent within the block under a purpose of the ledger."""
+        return self.ledger.purpose(purpose)
+
+    def queries(self) -> dict[str, int]:
+        """From the ledger, of all processes."""
+        return self.ledger.spent()
+
+    @property
+    def stores_training(self) -> bool:
+        """Whether answers to training steps are kept, so that a run that was cut off repeats them at no cost."""
+        return self.store == "on" or (self.store == "auto" and self.priced)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Asks for the scores of images, in micro-batches; the answer has no graph.
+
+        Raises:
+            ShapeError: If these are no images of the canvas in [0, 1]; nothing is sent then.
+            QueryBudgetExceeded: If the budget does not allow the next micro-batch; it is not sent.
+            OracleError: If the source fails or its answer cannot be used.
+        """
+        self._check(images)
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        with torch.inference_mode():
+            parts = torch.split(images.detach(), self.micro_batch)
+            answers = torch.cat([self._ask(encode(part, self.encoding, self.jpeg_quality)) for part in parts])
+            log_probs = as_reported(answers, self.top_k, self.decimals).to(images.device, dtype)
+        log_probs = log_probs.clone()  # an ordinary tensor: those of inference mode cannot be used in a graph
+        assert not log_probs.requires_grad
+        return log_probs
+
+    def _check(self, images: Tensor) -> None:
+        """Refuses what would be paid for in vain."""
+        expected = (3, *self.spec.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ShapeError(
+                f"{self.spec.name}: expected images [B, {', '.join(map(str, expected))}], got {list(images.shape)}; "
+                "place target images on the canvas first"
+            )
+        if not ((images >= 0) & (images <= 1)).all():
+            raise ShapeError(
+                f"{self.spec.name}: expected pixels in [0, 1], got some outside or NaN; nothing was sent - "
+                "if the program diverged, lower optimizer.lr"
+            )
+
+    def _ask(self, images: Tensor) -> Tensor:
+        """Answers [B, K_s] float32 to encoded images, from the store as far as it is used and has them."""
+        if self.store == "off" or not (self.stores_training or self.ledger.current_purpose != "train"):
+            return self._send(images, ())
+        keys = self._keys(images)
+        known = self.ledger.look_up(keys)
+        rows = {key: row for row, key in enumerate(keys) if key not in known}  # equal images are asked once
+        if rows:
+            known |= zip(rows, self._send(images[list(rows.values())], list(rows)).cpu(), strict=True)
+        return torch.stack([known[key] for key in keys])
+
+    def _send(self, images: Tensor, keys: Sequence[bytes]) -> Tensor:
+        """Counts, sends, checks; stores every usable answer under its key, if there are keys."""
+        expected = [len(images), self.spec.num_classes]
+        usable: dict[bytes, Tensor] = {}
+        self.ledger.spend(len(images))
+        try:
+            answer: Tensor = self.source(images)
+            got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            if got != expected:
+                raise self._unusable(f"expected {expected[1]} log-probabilities per image, {expected}, got {got}")
+            answer = answer.float()
+            finite = answer.isfinite().all(dim=1)
+            usable = {key: row for key, row, good in zip(keys, answer.cpu(), finite.tolist(), strict=False) if good}
+            if not finite.all():
+                what = "NaN" if answer.isnan().any() else "infinity"
+                bad = f"{int((~finite).sum())} of {len(images)} images"
+                raise self._unusable(f"expected finite log-probabilities, got {what} in the scores of {bad}")
+        except ReprogramError:
+            raise
+        except Exception as error:
+            raise self._unusable(f"the source failed ({type(error).__name__}: {error})") from error
+        finally:
+            self.ledger.keep(usable)  # and settles: whatever came, these images were sent
+        return answer
+
+    def _keys(self, images: Tensor) -> list[bytes]:
+        prefix = hashlib.sha256(f"{self.fingerprint} {self.encoding} ".encode())
+        keys = []
+        for image in images.cpu().contiguous().numpy():
+            digest = prefix.copy()
+            digest.update(image)
+            keys.append(digest.digest())
+        return keys
+
+    def _unusable(self, what: str) -> OracleError:
+        return OracleError(
+            f"{self.spec.name}: {what}; see to the source and continue the run with resume=RUN_DIR: nothing paid for "
+            "is lost, what was sent is counted and what was stored is not asked again"
+        )

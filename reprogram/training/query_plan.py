@@ -1,0 +1,174 @@
+"""What a run will ask of a black box, by purpose, before the first image is sent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reprogram.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Facts that a plan follows from.
+
+    Args:
+        train: Images of the training split; ``val`` and ``test`` likewise.
+        val: See ``train``.
+        test: See ``train``.
+        batch: Images of a global batch.
+        accumulate: Batches of an optimiser step.
+        queries_per_example: Of the gradient estimator.
+        processes: That train together: each sends at least one image of a batch.
+    """
+
+    train: int
+    val: int
+    test: int
+    batch: int
+    accumulate: int
+    queries_per_example: int
+    processes: int = 1
+
+    @property
+    def step(self) -> int:
+        """Most queries of one optimiser step."""
+        return max(self.batch, self.processes) * self.accumulate * self.queries_per_example
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """How a budget is spent.
+
+    Args:
+        amounts: Queries by purpose.
+        prime: Training images of each pass that the mapping is fitted on.
+        steps: Optimiser steps.
+        interval: Batches between two validations; ``None``: once an epoch.
+        budget: Most queries; ``None``: no bound.
+    """
+
+    amounts: dict[str, int]
+    prime: int
+    steps: int
+    interval: int | None
+    budget: int | None
+
+    @property
+    def total(self) -> int:
+        """All queries."""
+        return sum(self.amounts.values())
+
+    def lines(self, price_per_1000: float | None, per_second: float | None) -> list[str]:
+        """The plan for the terminal: queries by purpose, what they cost, how long they take."""
+        found = [f"{purpose:<11}{count:>9,}" for purpose, count in self.amounts.items() if count]
+        found.append(f"{'total':<11}{self.total:>9,}" + (f" of {self.budget:,}" if self.budget is not None else ""))
+        found.append(f"steps      {self.steps:>9,}")
+        if price_per_1000 is not None:
+            found.append(f"cost       {cost(self.total, price_per_1000):>9,.2f}")
+        if per_second:
+            found.append(f"time       {self.total / per_second:>9,.0f} s at {per_second:,.0f} queries/s")
+        return found
+
+
+def cost(queries: int, price_per_1000: float | None) -> float | None:
+    """What queries cost, in the currency of the price."""
+    return None if price_per_1000 is None else queries * price_per_1000 / 1000
+
+
+def plan_queries(
+    sizes: Sizes,
+    budget: int | None,
+    max_steps: int | None,
+    validations: int,
+    prime: int | None,
+    passes: int,
+    baselines: Sequence[str],
+    stored: bool,
+) -> QueryPlan:
+    """Reserves what the run needs besides training; training gets the rest.
+
+    Args:
+        sizes: Facts of the run.
+        budget: Most queries; ``None``: no bound.
+        max_steps: Bound on the optimiser steps; ``None``: the budget alone decides.
+        validations: Passes over the validation split: before the first step, in between, after the last.
+        prime: Training images the mapping is fitted on; ``None``: all, or what the budget allows: all passes together
+            get at most half of what testing, validation and baselines leave.
+        passes: How often the mapping is fitted on a fresh pass over those images.
+        baselines: Names of the baselines asked for.
+        stored: Whether answers are stored, so that an image is never asked twice.
+
+    Returns:
+        The plan; its ``total`` is at most the budget.
+
+    Raises:
+        ConfigError: If the budget does not suffice for one step, or nothing bounds the training.
+    """
+    if budget is None and max_steps is None:
+        raise ConfigError("trainer.max_epochs: expected a number of epochs, or access.query_budget=N to bound the run")
+    fixed = _fixed(sizes, validations, baselines, stored)
+    primed = _primed(sizes.train, prime, passes, None if budget is None else budget - sum(fixed.values()))
+    probes = primed if "linear_probe" in baselines else 0
+    repeated = primed if "mapping_only" in baselines and passes and not stored else 0
+    fixed["baseline"] += probes + repeated
+    fixed["mapping"] = passes * primed
+    if budget is None:
+        assert max_steps is not None
+        steps = max_steps
+    else:
+        steps = _affordable(sizes, budget - sum(fixed.values()))
+        if steps < 1:
+            needs = ", ".join(f"{count} for {purpose}" for purpose, count in fixed.items() if count)
+            raise ConfigError(
+                f"access.query_budget: expected at least {sum(fixed.values()) + sizes.step} queries ({needs}, "
+                f"{sizes.step} for one training step), got {budget}; raise it, or lower data.max_test, data.max_val, "
+                "access.validations, access.prime, data.batch_size or the estimator's number of directions"
+            )
+        steps = steps if max_steps is None else min(steps, max_steps)
+    interval = None
+    if budget is not None:
+        between = min(max(1, validations - 1), steps)
+        interval = steps // between * sizes.accumulate
+        steps = steps // between * between
+    return QueryPlan({"train": _cost_of_steps(sizes, steps), **fixed}, primed, steps, interval, budget)
+
+
+def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool) -> dict[str, int]:
+    """Queries that do not depend on how long the training is; without a store, what is scored again is paid again."""
+    again = 0 if stored else 1
+    asked = sum(name in baselines for name in ("mapping_only", "linear_probe"))
+    first_again = sizes.val if stored and "mapping_only" in baselines else 0  # is the validation before the first step
+    return {
+        "mapping": 0,
+        "validation": sizes.val * (validations + 3 * again),
+        "test": sizes.test * (1 + again),
+        "baseline": asked * (sizes.val + sizes.test) - first_again,
+    }
+
+
+def _primed(train: int, prime: int | None, passes: int, left: int | None) -> int:
+    if not passes:
+        return 0
+    if prime is not None:
+        return min(prime, train)
+    return train if left is None else max(0, min(train, left // (2 * passes)))
+
+
+def _affordable(sizes: Sizes, left: int) -> int:
+    """Optimiser steps that a number of queries pays for; the last step of an epoch may be smaller."""
+    epoch, steps_of_epoch = _epoch(sizes)
+    epochs, rest = divmod(max(0, left), epoch)
+    return epochs * steps_of_epoch + rest // sizes.step
+
+
+def _cost_of_steps(sizes: Sizes, steps: int) -> int:
+    epoch, steps_of_epoch = _epoch(sizes)
+    epochs, rest = divmod(steps, steps_of_epoch)
+    return epochs * epoch + rest * sizes.step
+
+
+def _epoch(sizes: Sizes) -> tuple[int, int]:
+    """Queries and optimiser steps of one epoch."""
+    batches = -(-sizes.train // sizes.batch)
+    full, last = batches - 1, sizes.train - (batches - 1) * sizes.batch
+    images = full * max(sizes.batch, sizes.processes) + max(last, sizes.processes)
+    return images * sizes.queries_per_example, -(-batches // sizes.accumulate)
