@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reprogram import build
+from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import RunError, SourceError
+from reprogram.sources.ledger import Ledger
 from reprogram.types import TaskSpec
 
 SCHEMA_VERSION = 1
@@ -50,6 +52,8 @@ def load(
 ) -> ReprogrammedClassifier:
     """Loads a reprogrammed classifier.
 
+    One behind a black box goes on counting its queries in the ledger of its run, where that lies beside the program.
+
     Args:
         directory: A finished run, or its ``program`` folder alone.
         source_weights: Where the source's weights lie now; ``None``: where they lay in training.
@@ -85,13 +89,15 @@ def load(
     facts = dict(record["task"])
     facts["class_names"], facts["image_size"] = tuple(facts["class_names"]), tuple(facts["image_size"])
     task = TaskSpec(**facts, support=tensors.pop("task.support", None))
+    cfg.setdefault("access", {"_target_": None})  # artefacts of before there were black boxes
     source = build.source(cfg, torch.device(device).type)
     if source.fingerprint != record["source_fingerprint"]:
         raise SourceError(
             f"{folder}: this program was trained on a source with fingerprint {record['source_fingerprint'][:12]}, "
             f"got {source.fingerprint[:12]}; use the same weights file and normalisation"
         )
-    classifier = build.classifier(cfg, source, task)
+    account = _account(cfg, folder.parent) if is_black_box(cfg) else None
+    classifier = build.classifier(cfg, build.accessed(cfg, source, account), task)
     classifier.threshold = record["threshold"]
     expected = {key: tuple(value.shape) for key, value in _state(classifier).items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
@@ -100,6 +106,13 @@ def load(
         raise RunError(f"{folder}: tensors do not fit the program; differing: {differing}")
     classifier.load_state_dict(tensors, strict=False)
     return classifier.eval().requires_grad_(False).to(device)
+
+
+def _account(cfg: dict[str, Any], run_dir: Path) -> Ledger:
+    """The ledger of the run, where it lies beside the program, without its budget: what is asked now is counted on."""
+    opened = {**cfg, "access": {**cfg["access"], "query_budget": None}}
+    beside = (run_dir / build.LEDGER_FILE).is_file() or cfg["access"]["ledger"] is not None
+    return build.ledger(opened, run_dir) if beside else Ledger(None, build.OWN_RUN)
 
 
 def write_json(path: Path, record: object) -> None:

@@ -5,6 +5,7 @@ Facts (sizes, class counts) come from the source and the task; the config holds 
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,31 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.base import TaskData
+from reprogram.data.base import Examples, TaskData
 from reprogram.errors import ConfigError
+from reprogram.estimators.base import GradientEstimator
 from reprogram.instantiation import bind, call
+from reprogram.programs.base import InputProgram
 from reprogram.sources.base import SourceModel
+from reprogram.sources.ledger import Ledger
 from reprogram.sources.prepared import PreparedSource
+from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
+from reprogram.training.query_plan import QueryPlan
+from reprogram.training.selection import StartCandidate
+from reprogram.training.smoothing_check import check_smoothing
 from reprogram.types import SourceSpec, TaskSpec
 
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
 SOURCE_KEYS = ("prepare", "precision")  # of the fast path, not of the source
-CLASSIFIER_BLOCKS = ("source", "program", "mapping")
+ACCESS_KEYS = (  # of the run, not of the black box
+    *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "dry_run"),
+)
+LEDGER_FILE, OWN_RUN = "ledger.sqlite", "."
+CLASSIFIER_BLOCKS = ("source", "access", "program", "mapping")
 
 Config = dict[str, Any]
 
@@ -47,45 +60,6 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> Config:
     return resolved
 
 
-def check(cfg: Config) -> None:
-    """Refuses wrong numbers that no constructor sees before training.
-
-    Raises:
-        ConfigError: Naming the key.
-    """
-    groups = ("source", "program", "mapping", "estimator", "loss", "optimizer", "scheduler", "data", "trainer")
-    for group in (*groups, "evaluation", "callbacks", "logger"):
-        if not isinstance(cfg[group], dict):
-            raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg[group]!r}")
-    bind(cfg["trainer"], "trainer")  # types
-    if cfg["trainer"]["precision"] not in ("32-true", "32", 32):
-        raise ConfigError("trainer.precision: expected 32-true; the source has its own, source.precision")
-    if isinstance(cfg["seed"], int) and cfg["seed"] >= 2**32:
-        raise ConfigError(f"seed: expected a whole number below 2^32, got {cfg['seed']}")
-    least = {("seed",): 0, ("data", "batch_size"): 1, ("evaluation", "num_resamples"): 1}
-    least |= {("callbacks", "checkpoint_every"): 1, ("trainer", "accumulate_grad_batches"): 1}
-    if cfg["callbacks"]["patience"] is not None:
-        least |= {("callbacks", "patience"): 1}
-    for path, minimum in least.items():
-        value: Any = cfg
-        for key in path:
-            value = value[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise ConfigError(f"{'.'.join(path)}: expected a whole number >= {minimum}, got {value!r}")
-    baselines = cfg["evaluation"]["baselines"]
-    if not isinstance(baselines, list) or not all(isinstance(name, str) for name in baselines):
-        raise ConfigError(f"evaluation.baselines: expected a list of names, got {baselines!r}")
-    if not isinstance(cfg["callbacks"]["monitor"], str):
-        raise ConfigError(
-            f"callbacks.monitor: expected a name such as val/accuracy, got {cfg['callbacks']['monitor']!r}"
-        )
-    augmentation = cfg["data"]["augmentation"]
-    if augmentation is not None and not isinstance(augmentation, dict):
-        raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")
-    if cfg["callbacks"]["mode"] not in ("min", "max"):
-        raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
-
-
 def task_data(cfg: Config) -> TaskData:
     """The target task, loaded and checked."""
     block = {key: value for key, value in cfg["data"].items() if key not in DATA_KEYS}
@@ -99,9 +73,34 @@ def source(cfg: Config, device_type: str) -> SourceModel:
     model: SourceModel = call(block, "source")
     if not cfg["source"]["prepare"]:
         return model
-    choice = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": cfg["source"]["precision"]}
+    precision = cfg["source"]["precision"]
+    if precision == "auto" and is_black_box(cfg):
+        precision = "float32"  # a difference of bfloat16 losses is noise
+    choice = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": precision}
     prepared: PreparedSource = call(choice, "source", source=model, device_type=device_type)
     return prepared
+
+
+def ledger(cfg: Config, run_dir: Path) -> Ledger:
+    """The account of a run: its own, or the one its neighbours share."""
+    shared = cfg["access"]["ledger"]
+    path = run_dir / LEDGER_FILE if shared is None else Path(shared)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"access.ledger: cannot make the folder of {path}: {error.strerror}") from error
+    name = OWN_RUN if shared is None else str(run_dir.resolve())  # a run directory may be moved with its ledger
+    return Ledger(path, name, cfg["access"]["query_budget"])
+
+
+def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceModel:
+    """The source as far as it may be seen: behind a black box, if there is an account of it."""
+    if account is None:
+        return model
+    block = {key: value for key, value in cfg["access"].items() if key not in ACCESS_KEYS}
+    priced = cfg["access"]["price_per_1000"] is not None
+    hidden: SourceModel = call(block, "access", source=model, ledger=account, priced=priced)
+    return hidden
 
 
 def classifier(cfg: Config, model: SourceModel, task: TaskSpec) -> ReprogrammedClassifier:
@@ -118,8 +117,40 @@ def classifier(cfg: Config, model: SourceModel, task: TaskSpec) -> ReprogrammedC
     return ReprogrammedClassifier(program, model, mapping, task)
 
 
-def module(cfg: Config, model: ReprogrammedClassifier, class_counts: torch.Tensor) -> ReprogrammingModule:
-    """The Lightning module around a classifier."""
+def estimator(cfg: Config, program: InputProgram) -> GradientEstimator:
+    """The gradient estimator for a program.
+
+    Raises:
+        ConfigError: If it makes its own steps and the trainer would change them, or if what it asks about does not
+            survive the encoding of the images.
+    """
+    made: GradientEstimator = call(cfg["estimator"], "estimator", dimension=program.theta.numel())
+    if made.owns_update:
+        for key, plain_value in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
+            if cfg["trainer"][key] != plain_value:
+                raise ConfigError(
+                    f"trainer.{key}: expected {plain_value} with this estimator, which makes its own steps, got "
+                    f"{cfg['trainer'][key]}"
+                )
+    if is_black_box(cfg):
+        check_smoothing(program, made, cfg["access"]["encoding"], cfg["access"]["jpeg_quality"])
+    return made
+
+
+def module(
+    cfg: Config,
+    model: ReprogrammedClassifier,
+    gradient_estimator: GradientEstimator,
+    class_counts: torch.Tensor,
+    steps: int | None,
+) -> ReprogrammingModule:
+    """The Lightning module around a classifier and an estimator, for so many optimiser steps.
+
+    Raises:
+        ConfigError: If nothing bounds the training, or a value is wrong.
+    """
+    if steps is None:
+        raise ConfigError("trainer.max_epochs: expected a whole number >= 1, or set trainer.max_steps")
     optimizer = dict(cfg["optimizer"])
     mapping_lr = optimizer.pop("mapping_lr", None)
     if mapping_lr is not None and not (isinstance(mapping_lr, int | float) and mapping_lr >= 0):
@@ -127,25 +158,24 @@ def module(cfg: Config, model: ReprogrammedClassifier, class_counts: torch.Tenso
     make_optimizer = bind(optimizer, "optimizer")
     make_optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])  # wrong values are refused before training
     augmentation = cfg["data"]["augmentation"]
-    scheduler = cfg["scheduler"]
+    scheduler = bind(cfg["scheduler"], "scheduler") if cfg["scheduler"].get("_target_") else None
+    if gradient_estimator.owns_update:
+        make_optimizer, scheduler = partial(torch.optim.SGD, lr=1.0), None
     return ReprogrammingModule(
         model,
         loss=call(cfg["loss"], "loss", class_counts=class_counts),
-        estimator=call(cfg["estimator"], "estimator"),
+        estimator=gradient_estimator,
         optimizer=make_optimizer,
-        scheduler=bind(scheduler, "scheduler") if scheduler.get("_target_") else None,
-        total_steps=total_steps(cfg["trainer"], -(-int(class_counts.sum()) // cfg["data"]["batch_size"])),
+        scheduler=scheduler,
+        total_steps=steps,
+        seed=cfg["seed"],
         mapping_lr=mapping_lr,
         augmentation=call(augmentation, "data.augmentation") if augmentation else None,
     )
 
 
-def total_steps(trainer: Config, batches: int) -> int:
-    """Optimiser steps of the whole training, for the learning-rate schedule.
-
-    Raises:
-        ConfigError: If neither epochs nor steps bound the training.
-    """
+def total_steps(trainer: Config, batches: int) -> int | None:
+    """Optimiser steps of the whole training, for the learning-rate schedule; ``None``: no epochs or steps bound it."""
     limit = trainer["limit_train_batches"]
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -153,19 +183,25 @@ def total_steps(trainer: Config, batches: int) -> int:
     bounds = [steps] if isinstance(steps, int) and steps > 0 else []
     if isinstance(epochs, int) and epochs > 0:
         bounds.append(epochs * -(-batches // trainer["accumulate_grad_batches"]))
-    if not bounds:
-        raise ConfigError(f"trainer.max_epochs: expected a whole number >= 1, got {epochs!r}; or set trainer.max_steps")
-    return max(1, min(bounds))
+    return max(1, min(bounds)) if bounds else None
 
 
-def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
-    """Mapping refits, checkpoints, early stopping, progress bar."""
+def callbacks(
+    cfg: Config,
+    data: TaskData,
+    primed: Examples,
+    plan: QueryPlan | None,
+    account: Ledger | None,
+    run_dir: Path,
+) -> list[pl.Callback]:
+    """Mapping refits, the candidate without a program, checkpoints, early stopping."""
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     found: list[pl.Callback] = [
-        MappingRefresh(data.splits["train"], cfg["data"]["batch_size"]),
+        MappingRefresh(primed, cfg["data"]["batch_size"]),
+        StartCandidate(data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         ModelCheckpoint(filename="last", every_n_train_steps=choice["checkpoint_every"], **common),
         ModelCheckpoint(
@@ -176,6 +212,8 @@ def callbacks(cfg: Config, data: TaskData, run_dir: Path) -> list[pl.Callback]:
             save_on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
         ),
     ]
+    if plan is not None and account is not None:
+        found.append(BudgetStop(account, plan.queries_per_step, cfg["trainer"]["accumulate_grad_batches"]))
     if choice["patience"] is not None:
         found.append(EarlyStopping(choice["monitor"], mode=choice["mode"], patience=choice["patience"]))
     return found
@@ -193,12 +231,22 @@ def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
     return found
 
 
-def trainer(cfg: Config, found_callbacks: list[pl.Callback], found_loggers: list[Logger], run_dir: Path) -> pl.Trainer:
+def trainer(
+    cfg: Config,
+    plan: QueryPlan | None,
+    found_callbacks: list[pl.Callback],
+    found_loggers: list[Logger],
+    run_dir: Path,
+) -> pl.Trainer:
     """The Lightning trainer: no sanity validation and no padding sampler, because both would cost queries."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on absent TPUs help nobody
+    block, schedule = cfg["trainer"], {}
+    if plan is not None and plan.interval is not None:  # the budget, not the epoch, is the measure
+        block = {**block, "max_epochs": -1, "max_steps": plan.steps}
+        schedule = {"val_check_interval": plan.interval, "check_val_every_n_epoch": None}
     try:
         made: pl.Trainer = call(
-            cfg["trainer"],
+            block,
             "trainer",
             callbacks=found_callbacks,
             logger=found_loggers,
@@ -207,6 +255,7 @@ def trainer(cfg: Config, found_callbacks: list[pl.Callback], found_loggers: list
             use_distributed_sampler=False,
             enable_model_summary=False,
             log_every_n_steps=1,
+            **schedule,
         )
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error

@@ -11,7 +11,7 @@ from reprogram.data.loader import to_float
 from reprogram.evaluation.predictions import Predictions
 
 NUM_EXAMPLES = 8
-CURVES = ("epoch", "train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/balanced_accuracy", "val/auroc")
+SHOWN = ("train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/balanced_accuracy", "val/auroc")
 
 
 @torch.inference_mode()
@@ -20,7 +20,7 @@ def illustrate(
     data: TaskData,
     test: Predictions,
     history: list[dict[str, float]],
-    best_epoch: int | None,
+    best: dict[str, float],
     folder: Path,
     device: torch.device,
 ) -> list[Path]:
@@ -38,6 +38,24 @@ def illustrate(
     box = placement.box if placement.size != placement.canvas else None
     pictures.draw_program(paths[0], canvas, box, f"Program: {task.name} on {source.name}")
 
+    with classifier.source.asked_for("test"):
+        _draw_examples(paths[1], classifier, data, test, device)
+    measure = "queries" if "queries" in best else "epoch"
+    curves = [
+        {key: row[key] for key in (measure, *SHOWN) if key in row} for row in history
+    ]  # more would hide each other
+    pictures.draw_curves(paths[2], curves, best[measure], measure)
+    pictures.draw_confusion(paths[3], test, task.class_names, f"Test split of {task.name}", classifier.threshold)
+    return paths
+
+
+def _draw_examples(
+    path: Path, classifier: ReprogrammedClassifier, data: TaskData, test: Predictions, device: torch.device
+) -> None:
+    """A test image of each class as the source sees it, and what it takes it for."""
+    from reprogram.evaluation import pictures
+
+    task, source = data.spec, classifier.source.spec
     rows = _one_of_each(test.targets, NUM_EXAMPLES)
     images = to_float(data.splits["test"].images[torch.from_numpy(rows)].to(device))
     canvases = classifier.compose(images)
@@ -51,7 +69,7 @@ def illustrate(
         else None
     )
     pictures.draw_examples(
-        paths[1],
+        path,
         canvases.cpu().numpy(),
         [task.class_names[target] for target in test.targets[rows]],
         [task.class_names[index] for index in decided],
@@ -60,10 +78,6 @@ def illustrate(
         None if owner is None else [owner.get(index, "none") for index in top.indices.tolist()],
         f"Test examples as {source.name} sees them: {task.name}",
     )
-    curves = [{key: row[key] for key in CURVES if key in row} for row in history]  # more would hide each other
-    pictures.draw_curves(paths[2], curves, best_epoch)
-    pictures.draw_confusion(paths[3], test, task.class_names, f"Test split of {task.name}", classifier.threshold)
-    return paths
 
 
 def label_map(classifier: ReprogrammedClassifier, top: int = 5) -> list[tuple[str, str, float]]:

@@ -66,7 +66,7 @@ class BatchObjective:
         """
         answers = []
         with torch.no_grad():
-            for rows, which in zip(point_index.split(CHUNK), examples.split(CHUNK), strict=True):
+            for rows, which in zip(torch.split(point_index, CHUNK), torch.split(examples, CHUNK), strict=True):
                 canvases = self.classifier.program(self.context[which], points[rows])
                 answers.append(self.classifier.source(canvases))
         return self._score(torch.cat(answers), self.targets[examples])

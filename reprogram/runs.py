@@ -19,9 +19,12 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from reprogram import artefact, build
+from reprogram.accounting import announce_plan, open_account, query_plan, recorded_queries
+from reprogram.checks import check, is_black_box
 from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.base import TaskData
+from reprogram.data.base import Examples, TaskData
 from reprogram.data.loader import BatchLoader
+from reprogram.data.splits import limit
 from reprogram.distributed import is_first_process
 from reprogram.errors import ConfigError
 from reprogram.evaluation import metrics
@@ -66,7 +69,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     """
     started = time.monotonic()
     cfg = _resumed(build.plain(cfg))
-    build.check(cfg)
+    check(cfg)
     Baselines.check(cfg["evaluation"]["baselines"])
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
@@ -76,12 +79,23 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     directory = RunDirectory(Path(cfg["run_dir"]))
     checkpoint = directory.check(cfg)
 
+    account = build.ledger(cfg, directory.path) if is_black_box(cfg) else None
+    classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec)
+    estimator = build.estimator(cfg, classifier.program)
+    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
+    if plan is not None and not _is_child():
+        announce_plan(plan, cfg["access"], source)
+        if cfg["access"]["dry_run"]:
+            return None
     train_split = data.splits["train"]
+    primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
-    module = build.module(cfg, build.classifier(cfg, source, data.spec), counts)
+    steps = build.total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
+    module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)
     trainer = build.trainer(
         cfg,
-        build.callbacks(cfg, data, directory.path),
+        plan,
+        build.callbacks(cfg, data, primed, plan, account, directory.path),
         build.loggers(cfg, directory.path, cfg),
         directory.path,
     )
@@ -89,6 +103,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         directory.claim(cfg)
         os.environ[RUN_DIR_VARIABLE] = str(directory.path)
         _announce(directory, data, source, checkpoint)
+        if account is not None and plan is not None:
+            open_account(account, plan)
     try:
         _fit(trainer, module, cfg, data, checkpoint)
         if dist.is_initialized():  # the rest is the first process's alone
@@ -96,9 +112,11 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
             dist.destroy_process_group()
             if not first:
                 return None
-        return _finish(cfg, directory, data, module, trainer.loggers, started)
+        return _finish(cfg, directory, data, primed, module, trainer.loggers, started)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)
+        if account is not None and not _is_child():
+            account.release()
         if cfg["logger"]["wandb"] is not None:
             import wandb
 
@@ -109,6 +127,7 @@ def _finish(
     cfg: build.Config,
     directory: RunDirectory,
     data: TaskData,
+    primed: Examples,
     module: ReprogrammingModule,
     loggers: list[Logger],
     started: float,
@@ -118,15 +137,15 @@ def _finish(
     queries, source = dict(module.queries), module.classifier.source
     device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
     monitor, mode = cfg["callbacks"]["monitor"], cfg["callbacks"]["mode"]
-    best_epoch = restore_best(module, directory.path / "checkpoints" / "best.ckpt", monitor)
+    best = restore_best(module, directory.path / "checkpoints", monitor, mode)
     classifier = module.classifier.to(device).eval()
     batch_size = cfg["data"]["batch_size"]
-    for purpose, count in refit_at_end(classifier, data, batch_size, device, monitor, mode).items():
+    for purpose, count in refit_at_end(classifier, data, primed, batch_size, device, monitor, mode).items():
         queries[purpose] += count
     predictions = _score(classifier, data, batch_size, device, queries)
     classifier.threshold = operating_threshold(predictions["val"])
     untrained = build.classifier(cfg, source, data.spec).to(device).eval()
-    baselines = Baselines(untrained, data, batch_size, device)
+    baselines = Baselines(untrained, data, primed, batch_size, device)
     compared = {name: baselines.compute(name) for name in cfg["evaluation"]["baselines"]}
     queries["baseline"] = baselines.queries
 
@@ -134,7 +153,7 @@ def _finish(
     write_csv(directory.path / "predictions.csv", list(predictions.values()), data.spec.class_names)
     for name, splits in compared.items():
         write_csv(directory.path / f"predictions_{name}.csv", list(splits.values()), data.spec.class_names)
-    pictures = illustrate(classifier, data, predictions["test"], module.history, best_epoch, directory.path, device)
+    pictures = illustrate(classifier, data, predictions["test"], module.history, best, directory.path, device)
     evaluated = time.monotonic()
     record = {
         "task": data.spec.name,
@@ -150,8 +169,9 @@ def _finish(
         "test_at_threshold": None
         if classifier.threshold is None
         else _intervals(predictions["test"], cfg, data, classifier.threshold),
-        "best_epoch": best_epoch,
-        "queries": {**queries, "total": sum(queries.values()), "uncertain": 0, "budget": None, "cost": None},
+        "best_epoch": best["epoch"],
+        "best_step": best["step"],
+        "queries": recorded_queries(queries, source, cfg["access"]),
         "timing": {"train_s": fitted - started, "evaluate_s": evaluated - fitted, "total_s": evaluated - started},
         "source_fingerprint": source.fingerprint,
         "environment": environment(device),

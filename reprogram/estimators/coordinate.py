@@ -30,7 +30,7 @@ class Coordinate(GradientEstimator):
     h_i = (L(theta + h e_i) - 2 L(theta) + L(theta - h e_i)) / h^2
 
     ``adam`` steps by Adam with moments and a step counter of each coordinate's own; ``newton`` by lr g_i / h_i, with
-    h_i at least 0.1, and 1 where it is negative; both make their own steps. ``gradient`` hands (D / n) g_i to the
+    h_i at least 0.1, and 1 where it is not positive; both make their own steps. ``gradient`` hands (D / n) g_i to the
     optimiser instead: unbiased for linear and quadratic losses.
 
     Costs 2 n queries an example, ``newton`` 2 n + 1.
@@ -111,7 +111,7 @@ class Coordinate(GradientEstimator):
             change = self.dimension / len(chosen) * slopes
         elif self.rule == "newton":
             curvature = (plus - 2 * losses[0] + minus) / h**2
-            change = self.lr * slopes / curvature.masked_fill(curvature < 0, 1.0).clamp(min=LEAST_CURVATURE)
+            change = self.lr * slopes / curvature.masked_fill(curvature <= 0, 1.0).clamp(min=LEAST_CURVATURE)
             answers = first_side(answers)
         else:
             change = self._adam(chosen, slopes)

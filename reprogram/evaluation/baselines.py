@@ -20,7 +20,7 @@ Scores = NDArray[np.float64]
 
 
 class Baselines:
-    """Computes baselines on one task; scored splits are fitted on ``train`` alone.
+    """Computes baselines on one task; scored splits are fitted on training images alone.
 
     - ``majority``: the class frequencies of the training split, for every example.
     - ``mapping_only``: the untrained program and the configured mapping, fitted once where it can be fitted.
@@ -30,14 +30,20 @@ class Baselines:
     Args:
         classifier: Untrained; its program and mapping are those that training would start from.
         data: The target task.
+        train: Training images that the mapping and the probe are fitted on.
         batch_size: Examples of a forward.
         device: Where the classifier is.
     """
 
     def __init__(
-        self, classifier: ReprogrammedClassifier, data: TaskData, batch_size: int, device: torch.device
+        self,
+        classifier: ReprogrammedClassifier,
+        data: TaskData,
+        train: Examples,
+        batch_size: int,
+        device: torch.device,
     ) -> None:
-        self.classifier, self.data = classifier, data
+        self.classifier, self.data, self.train = classifier, data, train
         self.batch_size, self.device = batch_size, device
         self.queries = 0
 
@@ -56,8 +62,10 @@ class Baselines:
         """Predictions of one baseline on ``val`` and ``test``."""
         self.check([name])
         score = {"majority": self._majority, "mapping_only": self._mapping_only, "linear_probe": self._linear_probe}
-        train = self.data.splits["train"]
-        predict = score[name](train)
+        with self.classifier.source.asked_for("baseline"):
+            return self._scored(score[name](self.train))
+
+    def _scored(self, predict: Callable[[Examples], Scores]) -> dict[str, Predictions]:
         return {
             split: Predictions(split, examples.ids, examples.targets.numpy(), predict(examples), examples.groups)
             for split, examples in self.data.splits.items()
@@ -65,7 +73,9 @@ class Baselines:
         }
 
     def _majority(self, train: Examples) -> Callable[[Examples], Scores]:
-        counts = np.bincount(train.targets.numpy(), minlength=self.data.spec.num_classes)
+        del train  # labels cost no query: all of them count
+        targets = self.data.splits["train"].targets
+        counts = np.bincount(targets.numpy(), minlength=self.data.spec.num_classes)
         return lambda examples: np.tile(counts / counts.sum(), (len(examples), 1))
 
     def _mapping_only(self, train: Examples) -> Callable[[Examples], Scores]:

@@ -103,14 +103,17 @@ def draw_examples(
 
 
 @_no_math
-def draw_curves(path: Path, history: Sequence[Mapping[str, float | None]], best_epoch: int | None) -> None:
-    """Draws losses and metrics over the epochs.
+def draw_curves(
+    path: Path, history: Sequence[Mapping[str, float | None]], best: float | None, measure: str = "epoch"
+) -> None:
+    """Draws losses and metrics over the epochs, or over the queries.
 
     Args:
         path: PNG file to write.
-        history: One entry per epoch with ``epoch`` and any of ``train/<name>``, ``val/<name>``; names in nats
+        history: One entry per validation with ``measure`` and any of ``train/<name>``, ``val/<name>``; names in nats
             (``loss``, ``nll``) share one panel, all others the second. Missing, ``None`` and NaN values are skipped.
-        best_epoch: The epoch whose program was kept; ``None``: unknown.
+        best: Where the program was kept, in units of ``measure``; ``None``: unknown.
+        measure: ``epoch`` (-1: before the first) or ``queries``.
     """
     keys = dict.fromkeys(key for entry in history for key in entry if key.startswith(("train/", "val/")))
     panels = {
@@ -122,7 +125,7 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, float | None]], best_
         colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(key.split("/", 1)[1] for key in shown))}
         for key in shown:
             split, name = key.split("/", 1)
-            points = np.array([(entry["epoch"], entry.get(key)) for entry in history], dtype=np.float64)
+            points = np.array([(entry[measure], entry.get(key)) for entry in history], dtype=np.float64)
             points = points[~np.isnan(points[:, 1])]  # None has become NaN
             axes.plot(
                 *points.T,
@@ -132,10 +135,10 @@ def draw_curves(path: Path, history: Sequence[Mapping[str, float | None]], best_
                 marker=("o" if split == "val" else "s") if len(points) <= 25 else None,
                 markersize=5,
             )
-        if best_epoch is not None:
-            axes.axvline(best_epoch, color="black", linestyle=":", zorder=1, label=f"best epoch: {best_epoch}")
+        if best is not None:
+            axes.axvline(best, color="black", linestyle=":", zorder=1, label=f"best {measure}: {best:.0f}")
         axes.set_title(title, fontsize=11, fontweight="bold")
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if len(axes.lines) > 5:

@@ -42,6 +42,11 @@ class SourceModel(nn.Module, ABC):
         """Queries of this run by purpose; ``None`` from a source that does not count them."""
         return None
 
+    @property
+    def uncertain(self) -> int:
+        """Counted queries that a crash may have kept from being sent."""
+        return 0
+
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode: BatchNorm statistics of a source never move."""
         del mode

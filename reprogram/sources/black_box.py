@@ -82,6 +82,11 @@ class BlackBox(SourceModel):
         return self.ledger.spent()
 
     @property
+    def uncertain(self) -> int:
+        """From the ledger."""
+        return self.ledger.uncertain
+
+    @property
     def stores_training(self) -> bool:
         """Whether answers to training steps are kept, so that a run that was cut off repeats them at no cost."""
         return self.store == "on" or (self.store == "auto" and self.priced)

@@ -145,8 +145,6 @@ class ReprogrammingModule(pl.LightningModule):
         if learned:
             rate = {} if self._mapping_lr is None else {"lr": self._mapping_lr}
             groups.append({"params": learned, **rate})
-        if self.estimator.owns_update:
-            groups[0]["lr"] = 1.0
         optimizer = self._optimizer(groups)
         if self._scheduler is None:
             return optimizer

@@ -44,6 +44,7 @@ class QueryPlan:
         steps: Optimiser steps.
         interval: Batches between two validations; ``None``: once an epoch.
         budget: Most queries; ``None``: no bound.
+        queries_per_step: Most queries of one optimiser step.
     """
 
     amounts: dict[str, int]
@@ -51,6 +52,7 @@ class QueryPlan:
     steps: int
     interval: int | None
     budget: int | None
+    queries_per_step: int
 
     @property
     def total(self) -> int:
@@ -129,7 +131,7 @@ def plan_queries(
         between = min(max(1, validations - 1), steps)
         interval = steps // between * sizes.accumulate
         steps = steps // between * between
-    return QueryPlan({"train": _cost_of_steps(sizes, steps), **fixed}, primed, steps, interval, budget)
+    return QueryPlan({"train": _cost_of_steps(sizes, steps), **fixed}, primed, steps, interval, budget, sizes.step)
 
 
 def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -54,11 +55,11 @@ class StartCandidate(pl.Callback):
             stopping.best_score = torch.tensor(found[self.monitor])  # patience starts from here
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({"state_dict": pl_module.state_dict(), "epoch": -1}, self.folder / START)
+            torch.save({"state_dict": pl_module.state_dict()}, self.folder / START)
 
 
-def restore_best(module: ReprogrammingModule, folder: Path, monitor: str, mode: str) -> int:
-    """Loads the program and mapping that did best on validation; returns their epoch, -1: before the first step.
+def restore_best(module: ReprogrammingModule, folder: Path, monitor: str, mode: str) -> dict[str, float]:
+    """Loads the program and mapping that did best on validation; returns their row of the history.
 
     Raises:
         RunError: If nothing was ever validated.
@@ -66,19 +67,17 @@ def restore_best(module: ReprogrammingModule, folder: Path, monitor: str, mode: 
     if not module.history:
         raise RunError(f"{folder}: no program was saved; was the training long enough to validate {monitor}?")
     sign = 1.0 if mode == "max" else -1.0
-    start = module.history[0][monitor]
-    name, value = START, start
+    start = best = module.history[0]
+    state = torch.load(folder / START, map_location="cpu", weights_only=True)
     if (folder / BEST).is_file():
-        best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-        reached = best["reprogram"]["history"][-1][monitor]
-        if sign * reached > sign * start or start != start:
-            name, value = BEST, reached
-    state = torch.load(folder / name, map_location="cpu", weights_only=True)
+        trained = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+        reached: dict[str, float] = trained["reprogram"]["history"][-1]
+        if sign * reached[monitor] > sign * start[monitor] or math.isnan(start[monitor]):
+            state, best = trained, reached
     module.load_state_dict(state["state_dict"], strict=False)
-    gained = "the mapping alone is kept" if name == START else f"with the program {value:.4f}"
-    log.info("program  validation %s: mapping alone %.4f, %s", monitor.removeprefix("val/"), start, gained)
-    epoch: int = state["epoch"]
-    return epoch
+    gained = "no better with a program" if best is start else f"{best[monitor]:.4f} with the program"
+    log.info("program  validation %s: %.4f by the mapping alone, %s", monitor[4:], start[monitor], gained)
+    return best
 
 
 def refit_at_end(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reprogram.build import DATA_KEYS, SOURCE_KEYS
 from reprogram.errors import ConfigError
-from reprogram.estimators.base import GradientEstimator
+from reprogram.estimators.base import GradientEstimator, StepKey
 from reprogram.instantiation import bind, call
 from reprogram.losses import Loss
 from reprogram.mappings.base import LabelMapping
@@ -32,6 +32,7 @@ NOT_OF_THE_TARGET = {"source": SOURCE_KEYS, "data": (*DATA_KEYS, "defaults"), "o
 FACTS = {  # arguments that code gives and no YAML may repeat
     "program": {"canvas", "support"},
     "mapping": {"source_classes", "target_classes", "seed"},
+    "estimator": {"dimension"},
     "loss": {"class_counts"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
@@ -297,28 +298,69 @@ def test_more_source_classes_than_there_are_are_refused(config: Path) -> None:
 
 
 class Toy(BatchObjective):
-    """Losses of three examples as a function of theta, without any model."""
+    """Losses of three examples as a function of theta, without any model; counts how often it was asked."""
 
     def __init__(self, losses: Callable[[Tensor], Tensor]) -> None:
-        self.theta = torch.randn(6, dtype=torch.float64, requires_grad=True)
+        self.parameters = torch.linspace(-2, 2, 12, dtype=torch.float64).requires_grad_()
         self.losses, self.weights = losses, torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+        self.indices, self.asked = torch.arange(3), 0
 
-    def evaluate(self, theta: Tensor | None = None) -> Evaluation:
-        losses = self.losses(self.theta if theta is None else theta)
+    @property
+    def theta(self) -> Tensor:
+        return self.parameters
+
+    def evaluate(self) -> Evaluation:
+        self.asked += 3
+        losses = self.losses(self.theta)
         return Evaluation(losses, losses[:, None].expand(-1, 4), losses[:, None].expand(-1, 2))
+
+    def evaluate_at(self, points: Tensor, point_index: Tensor, examples: Tensor) -> Evaluation:
+        self.asked += len(examples)
+        rows = [self.losses(points[p])[e] for p, e in zip(point_index.tolist(), examples.tolist(), strict=True)]
+        losses = torch.stack(rows).detach()
+        return Evaluation(losses, losses[:, None].expand(-1, 4), losses[:, None].expand(-1, 2))
+
+
+def estimated(estimator: GradientEstimator, toy: Toy, batch: int) -> Tensor:
+    """The gradient of one step, whose price and surrogate are checked."""
+    toy.asked = 0
+    step = estimator.step(toy, StepKey(0, 0, batch))
+    assert toy.asked == 3 * estimator.queries_per_example
+    torch.testing.assert_close(step.surrogate, (toy.weights * step.losses).sum(), check_stride=False)
+    (gradient,) = torch.autograd.grad(step.surrogate, toy.theta)
+    return gradient
+
+
+def toy_estimator(config: Path) -> GradientEstimator:
+    made: GradientEstimator = call(block(config), "estimator", dimension=12)
+    return made.double()
 
 
 @each("estimator")
 @pytest.mark.parametrize("kind", ["linear", "quadratic"])
-def test_an_estimator_gives_the_gradient_itself_at_scale_one(config: Path, kind: str) -> None:
-    estimator: GradientEstimator = call(block(config), "estimator")
-    points = torch.randn(3, 6, dtype=torch.float64)
+def test_an_estimator_gives_the_gradient_itself_at_scale_one_or_steps_downhill(config: Path, kind: str) -> None:
+    points = torch.randn(3, 12, dtype=torch.float64)
     toy = Toy(lambda theta: points @ theta if kind == "linear" else ((theta - points) ** 2).sum(1))
-    step = estimator.step(toy)
-    (gradient,) = torch.autograd.grad(step.surrogate, toy.theta)
     mean = toy.weights @ points
-    torch.testing.assert_close(gradient, mean if kind == "linear" else 2 * (toy.theta.detach() - mean))
-    torch.testing.assert_close(step.surrogate, (toy.weights * step.losses).sum(), check_stride=False)
+    expected = mean if kind == "linear" else 2 * (toy.theta.detach() - mean)
+    if toy_estimator(config).owns_update:
+        gradients = torch.stack([estimated(toy_estimator(config), toy, batch) for batch in range(20)])
+        assert torch.cosine_similarity(gradients.mean(dim=0), expected, dim=0) > 0.5
+        return
+    estimator = toy_estimator(config)
+    gradients = torch.stack([estimated(estimator, toy, batch) for batch in range(300)])
+    error = gradients.std(dim=0) / len(gradients) ** 0.5
+    assert error.norm() < 0.3 * expected.norm()
+    assert ((gradients.mean(dim=0) - expected).abs() < 4 * error + 1e-6).all()
+
+
+@each("estimator")
+def test_the_same_step_gives_the_same_estimate_and_no_state_is_lost(config: Path) -> None:
+    toy = Toy(lambda theta: torch.stack([theta.square().sum(), theta.sum(), theta[0] * theta[1]]))
+    one, other = toy_estimator(config), toy_estimator(config)
+    estimated(one, toy, 0)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert torch.equal(estimated(one, toy, 1), estimated(other, toy, 1))
 
 
 @each("loss")

@@ -1,61 +1,51 @@
 """The white-box gradient on objectives whose gradient is known: scale 1, in the right units."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
+from toys import Losses, Toy, estimate
 
 from reprogram.estimators.backprop import Backprop
-from reprogram.objective import BatchObjective, Evaluation
+from reprogram.estimators.base import StepKey
+
+WEIGHTS = (0.25, 0.25, 0.5)
 
 
-class Toy(BatchObjective):
-    """Losses of three examples as a plain function of theta [D]."""
-
-    def __init__(self, theta: Tensor, losses: Callable[[Tensor], Tensor], weights: Tensor) -> None:
-        self.theta, self.losses, self.weights = theta, losses, weights
-
-    def evaluate(self, theta: Tensor | None = None) -> Evaluation:
-        losses = self.losses(self.theta if theta is None else theta)
-        return Evaluation(losses, losses[:, None].expand(-1, 4), losses[:, None].expand(-1, 2))
-
-
-WEIGHTS = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)
-
-
-def gradient(objective: Toy) -> Tensor:
-    (found,) = torch.autograd.grad(Backprop().step(objective).surrogate, objective.theta)
-    return found
+def gradient(theta: Tensor, losses: Losses, weights: tuple[float, ...] = WEIGHTS) -> Tensor:
+    return estimate(Backprop(), Toy(losses, theta, weights), 0)
 
 
 def test_a_linear_loss_gives_its_coefficients() -> None:
-    theta = torch.randn(7, dtype=torch.float64, requires_grad=True)
-    coefficients = torch.randn(3, 7, dtype=torch.float64)
-    objective = Toy(theta, lambda point: coefficients @ point, WEIGHTS)
-    torch.testing.assert_close(gradient(objective), WEIGHTS @ coefficients)
+    slopes = torch.randn(3, 7, dtype=torch.float64)
+    found = gradient(torch.randn(7, dtype=torch.float64), lambda points, rows: (points * slopes[rows]).sum(1))
+    torch.testing.assert_close(found, torch.tensor(WEIGHTS).double() @ slopes)
 
 
 def test_a_quadratic_loss_gives_its_slope() -> None:
-    theta = torch.randn(7, dtype=torch.float64, requires_grad=True)
-    centres = torch.randn(3, 7, dtype=torch.float64)
-    objective = Toy(theta, lambda point: ((point - centres) ** 2).sum(1), WEIGHTS)
-    torch.testing.assert_close(gradient(objective), 2 * (theta.detach() - WEIGHTS @ centres))
+    theta, centres = torch.randn(7, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
+    found = gradient(theta, lambda points, rows: ((points - centres[rows]) ** 2).sum(1))
+    torch.testing.assert_close(found, 2 * (theta - torch.tensor(WEIGHTS).double() @ centres))
 
 
 def test_the_surrogate_is_the_weighted_loss_and_the_rest_is_detached() -> None:
-    theta = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
-    step = Backprop().step(Toy(theta, lambda point: torch.tensor([1.0, 2.0, 3.0]).double() * point, WEIGHTS))
+    toy = Toy(lambda points, rows: points[:, 0] * (rows + 1), torch.tensor([2.0]), WEIGHTS)
+    step = Backprop().step(toy, StepKey(0, 0, 0))
     assert step.surrogate.item() == pytest.approx(2 * (0.25 + 0.5 + 1.5))
     assert step.losses.tolist() == [2.0, 4.0, 6.0]
     assert step.surrogate.requires_grad
     assert not any(part.requires_grad for part in (step.losses, step.log_probs, step.scores))
-    assert step.log_probs.shape == (3, 4)
-    assert step.scores.shape == (3, 2)
+    assert step.log_probs[1].tolist() == [4.0, 8.0, 12.0]
+    assert step.scores[2].tolist() == [6.0, 6.0]
 
 
 def test_an_example_of_weight_zero_does_not_act() -> None:
-    theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    coefficients = torch.tensor([[1.0, 0.0], [0.0, 1.0], [50.0, 50.0]], dtype=torch.float64)
-    weights = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
-    assert gradient(Toy(theta, lambda point: coefficients @ point, weights)).tolist() == [0.5, 0.5]
+    slopes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [50.0, 50.0]])
+    found = gradient(torch.zeros(2), lambda points, rows: (points * slopes[rows]).sum(1), (0.5, 0.5, 0.0))
+    assert found.tolist() == [0.5, 0.5]
+
+
+def test_it_asks_once_at_theta_and_leaves_the_step_to_the_optimiser() -> None:
+    estimator = Backprop()
+    assert estimator.queries_per_example == 1
+    assert estimator.typical_point(torch.zeros(2)) is None
+    assert not estimator.owns_update

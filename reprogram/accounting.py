@@ -1,0 +1,101 @@
+"""The money side of a run: the plan before it, the account during it, the record after it."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from reprogram.build import total_steps
+from reprogram.checks import is_black_box
+from reprogram.data.base import TaskData
+from reprogram.mappings.base import RefitSchedule
+from reprogram.sources.base import SourceModel
+from reprogram.sources.ledger import Ledger
+from reprogram.training.query_plan import QueryPlan, Sizes, cost, plan_queries
+
+log = logging.getLogger(__name__)
+
+
+def query_plan(
+    cfg: Mapping[str, Any], data: TaskData, queries_per_example: int, fits: RefitSchedule
+) -> QueryPlan | None:
+    """What the run will ask of a black box; ``None`` in a white box."""
+    if not is_black_box(cfg):
+        return None
+    access, batch_size = cfg["access"], cfg["data"]["batch_size"]
+    train, val, test = (len(data.splits[split]) for split in ("train", "val", "test"))
+    return plan_queries(
+        Sizes(
+            train,
+            val,
+            test,
+            batch=min(batch_size, train),
+            accumulate=cfg["trainer"]["accumulate_grad_batches"],
+            queries_per_example=queries_per_example,
+            processes=processes(cfg["trainer"]),
+        ),
+        budget=access["query_budget"],
+        max_steps=total_steps(cfg["trainer"], -(-train // batch_size)),
+        validations=access["validations"],
+        prime=access["prime"],
+        passes=fits.passes(access["validations"]),
+        baselines=cfg["evaluation"]["baselines"],
+        stored=access["store"] != "off",
+    )
+
+
+def processes(trainer: Mapping[str, Any]) -> int:
+    """How many processes train together."""
+    devices = trainer["devices"]
+    if not isinstance(devices, int) or devices < 1:
+        devices = torch.cuda.device_count() if devices in (-1, "auto") and torch.cuda.is_available() else 1
+    return max(1, devices) * int(trainer["num_nodes"])
+
+
+def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) -> None:
+    """Prints queries by purpose, cost and time; asks the oracle nothing."""
+    per_second = access["queries_per_second"]
+    if per_second is None and not source.remote:
+        per_second = _speed(source, access["micro_batch"])
+    for position, line in enumerate(plan.lines(access["price_per_1000"], per_second)):
+        log.info("%-8s %s", "" if position else "plan", line)
+
+
+def open_account(account: Ledger, plan: QueryPlan) -> None:
+    """Reserves all but the training, as far as a run that is continued has not spent it yet.
+
+    Raises:
+        QueryBudgetExceeded: If others that share the account left too little.
+    """
+    account.begin()
+    spent = account.spent()
+    account.reserve(
+        {purpose: max(0, planned - spent[purpose]) for purpose, planned in plan.amounts.items() if purpose != "train"}
+    )
+
+
+def recorded_queries(counted: dict[str, int], source: SourceModel, access: dict[str, Any]) -> dict[str, Any]:
+    """The ``queries`` of ``metrics.json``: from the ledger of a black box, else images as the run counted them."""
+    found = source.queries()
+    if found is None:
+        return {**counted, "total": sum(counted.values()), "uncertain": 0, "budget": None, "cost": None}
+    total = sum(found.values())
+    return {
+        **found,
+        "total": total,
+        "uncertain": source.uncertain,
+        "budget": access["query_budget"],
+        "cost": cost(total, access["price_per_1000"]),
+    }
+
+
+@torch.inference_mode()
+def _speed(source: SourceModel, images: int) -> float:
+    """Images per second of a source that runs here, measured on noise."""
+    noise = torch.rand(images, 3, *source.spec.image_size)
+    source(noise)
+    started = time.monotonic()
+    source(noise)
+    return images / (time.monotonic() - started)

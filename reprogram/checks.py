@@ -1,0 +1,88 @@
+"""Refuses wrong configuration values that no constructor sees before training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reprogram.errors import ConfigError
+from reprogram.instantiation import bind
+
+
+def check(cfg: Mapping[str, Any]) -> None:
+    """Refuses wrong numbers that no constructor sees before training.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    groups = (
+        "source",
+        "access",
+        "program",
+        "mapping",
+        "estimator",
+        "loss",
+        "optimizer",
+        "scheduler",
+        "data",
+        "trainer",
+    )
+    for group in (*groups, "evaluation", "callbacks", "logger"):
+        if not isinstance(cfg[group], dict):
+            raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg[group]!r}")
+    bind(cfg["trainer"], "trainer")  # types
+    if cfg["trainer"]["precision"] not in ("32-true", "32", 32):
+        raise ConfigError("trainer.precision: expected 32-true; the source has its own, source.precision")
+    if isinstance(cfg["seed"], int) and cfg["seed"] >= 2**32:
+        raise ConfigError(f"seed: expected a whole number below 2^32, got {cfg['seed']}")
+    least = {("seed",): 0, ("data", "batch_size"): 1, ("evaluation", "num_resamples"): 1}
+    least |= {("callbacks", "checkpoint_every"): 1, ("trainer", "accumulate_grad_batches"): 1}
+    if cfg["callbacks"]["patience"] is not None:
+        least |= {("callbacks", "patience"): 1}
+    if is_black_box(cfg):
+        least |= {("access", "validations"): 1}
+        least |= {("access", key): 1 for key in ("query_budget", "prime") if cfg["access"][key] is not None}
+        check_black_box(cfg)
+    for path, minimum in least.items():
+        value: Any = cfg
+        for key in path:
+            value = value[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ConfigError(f"{'.'.join(path)}: expected a whole number >= {minimum}, got {value!r}")
+    baselines = cfg["evaluation"]["baselines"]
+    if not isinstance(baselines, list) or not all(isinstance(name, str) for name in baselines):
+        raise ConfigError(f"evaluation.baselines: expected a list of names, got {baselines!r}")
+    if not isinstance(cfg["callbacks"]["monitor"], str):
+        raise ConfigError(
+            f"callbacks.monitor: expected a name such as val/accuracy, got {cfg['callbacks']['monitor']!r}"
+        )
+    augmentation = cfg["data"]["augmentation"]
+    if augmentation is not None and not isinstance(augmentation, dict):
+        raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")
+    if cfg["callbacks"]["mode"] not in ("min", "max"):
+        raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
+
+
+def is_black_box(cfg: Mapping[str, Any]) -> bool:
+    """Whether the source is behind a black box."""
+    return cfg["access"].get("_target_") is not None
+
+
+def check_black_box(cfg: Mapping[str, Any]) -> None:
+    """Refuses wrong choices of the run's own keys of ``access``.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    access = cfg["access"]
+    for key in ("price_per_1000", "queries_per_second"):
+        value = access[key]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            raise ConfigError(f"access.{key}: expected a number > 0 or null, got {value!r}")
+    if not isinstance(access["dry_run"], bool):
+        raise ConfigError(f"access.dry_run: expected true or false, got {access['dry_run']!r}")
+    if access["ledger"] is not None and not isinstance(access["ledger"], str):
+        raise ConfigError(f"access.ledger: expected a file name or null, got {access['ledger']!r}")
+    if cfg["estimator"].get("_target_") == "reprogram.estimators.backprop.Backprop":
+        raise ConfigError(
+            "estimator: expected one that works from scores, got backprop: access=black_box hides the gradient; "
+            "choose estimator=two_sided"
+        )
