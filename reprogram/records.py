@@ -1,6 +1,7 @@
 """What a run leaves behind, and what a run directory may be used for."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -110,6 +111,11 @@ class RunDirectory:
     def write_metrics(self, record: dict[str, Any]) -> None:
         """Writes ``metrics.json``."""
         write_json(self.metrics_file, {"schema_version": SCHEMA_VERSION, **record})
+
+
+def finite(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
+    """The learning curves as JSON can hold them: an undefined metric is null."""
+    return [{key: value if math.isfinite(value) else None for key, value in row.items()} for row in history]
 
 
 def environment(device: torch.device) -> dict[str, Any]:

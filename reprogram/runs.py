@@ -34,7 +34,7 @@ from reprogram.evaluation.predictions import Predictions, write_csv
 from reprogram.evaluation.scoring import score
 from reprogram.evaluation.threshold import operating_threshold
 from reprogram.illustrations import illustrate, label_map
-from reprogram.records import RunDirectory, environment
+from reprogram.records import RunDirectory, environment, finite
 from reprogram.sources.base import SourceModel
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.selection import refit_at_end, restore_best
@@ -171,6 +171,8 @@ def _finish(
         else _intervals(predictions["test"], cfg, data, classifier.threshold),
         "best_epoch": best["epoch"],
         "best_step": best["step"],
+        "history": finite(module.history),
+        "dimension": classifier.program.theta.numel(),
         "queries": recorded_queries(queries, source, cfg["access"]),
         "timing": {"train_s": fitted - started, "evaluate_s": evaluated - fitted, "total_s": evaluated - started},
         "source_fingerprint": source.fingerprint,

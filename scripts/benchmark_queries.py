@@ -1,0 +1,262 @@
+"""Accuracy against queries behind a black box: every estimator and recipe under the same accounting.
+
+    REPROGRAM_ASSETS=DIR python scripts/benchmark_queries.py run --part 0/2 &
+    REPROGRAM_ASSETS=DIR python scripts/benchmark_queries.py run --part 1/2
+    python scripts/benchmark_queries.py report
+
+Finished runs are skipped, so ``run`` can be stopped and repeated. A job is one ``reprogram-train`` of
+``experiment=black_box/<task>_<source>`` with overrides that are kept in the results. Its budget is that of the curve for
+training and mapping, plus what validation, test and the mapping-only baseline need. The curves show validation; test is
+scored once, at the end of each run.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# The first group learns with BAR's frequency mapping of five source classes each, the second with the linear mapping
+# fitted on responses; all but BAR use the small program of the default recipe, so that only the estimator differs.
+FREQUENCY = ["mapping=frequency", "mapping.per_class=5", "mapping.refresh=once", "mapping.refit_at_end=false"]
+FREQUENCY += ["callbacks.monitor=val/balanced_accuracy", "callbacks.mode=max"]
+COARSE = ["program.resolution=16", "program.tied=false"]
+SHARED = ["estimator.per_example=false"]
+RECIPES: dict[str, list[str]] = {
+    "BAR as published": ["recipe=bar"],
+    "BAR, 16x16 frame": ["recipe=bar", "program.resolution=16"],
+    "two-sided, frequency": [*FREQUENCY, "program=frame", *COARSE],
+    "one-sided": ["estimator=one_sided", "estimator.smoothing=1", "data.batch_size=20"],
+    "two-sided": [],
+    "two-sided, orthogonal": ["estimator.directions=orthogonal", "estimator.num_directions=4", *SHARED],
+    "NES": ["estimator=nes"],
+    "SPSA-GC": ["estimator=spsa", "estimator.a=0.05", "estimator.c=0.1"],
+    "ZOO Adam": ["estimator=coordinate", "estimator.lr=0.05"],
+    "ZOO Newton": ["estimator=coordinate", "estimator.rule=newton", "estimator.lr=0.05"],
+    "CMA-ES": ["estimator=cma_es", "estimator.sigma=0.1"],
+    "default": [],
+}
+GROUPS = {
+    "frequency mapping": ("BAR as published", "BAR, 16x16 frame", "two-sided, frequency"),
+    "linear mapping": tuple(name for name in list(RECIPES)[3:]),
+}
+TASKS = ("mnist", "ham10000", "retina", "abide")
+CURVE_VALIDATIONS = 6
+
+
+class Job(NamedTuple):
+    """One run: ``queries`` are those for training and mapping."""
+
+    task: str
+    source: str
+    recipe: str
+    queries: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder of the run."""
+        slug = "".join(letter if letter.isalnum() else "-" for letter in self.recipe.lower())
+        return f"{self.task}-{self.source}-{slug}-{self.queries}-{self.seed}"
+
+
+def jobs() -> list[Job]:
+    """All runs, the most important first."""
+    found = []
+    for seed in range(3):
+        for task in TASKS:
+            small = ("mobilenetv1", task)
+            found += [Job(task, small[0], "BAR as published", 80_000, seed)]
+            found += [Job(task, small[0], "default", count, seed) for count in (4_000, 20_000, 80_000)]
+    found += [Job("mnist", "mobilenetv1", "default", 80_000, seed) for seed in (3, 4)]
+    for seed in range(3):
+        found += [Job("mnist", "resnet18", recipe, 20_000, seed) for recipe in ("BAR as published", "default")]
+    others = [name for name in RECIPES if name not in ("default", "BAR as published")]
+    found += [Job(task, "mobilenetv1", name, 20_000, seed) for seed in range(3) for task in TASKS for name in others]
+    return found
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "report"))
+    parser.add_argument("--part", default="0/1", help="I/N: every N-th job, from the I-th on")
+    parser.add_argument("--task", choices=TASKS, action="append")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark_queries"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
+    arguments = parser.parse_args()
+    chosen = [job for job in jobs() if job.task in (arguments.task or TASKS)]
+    if arguments.action == "run":
+        first, step = map(int, arguments.part.split("/"))
+        for job in chosen[first::step]:
+            run(job, arguments.output)
+    else:
+        report(chosen, arguments.output, arguments.results)
+
+
+def run(job: Job, output: Path) -> None:
+    """Trains, unless it has been done."""
+    from hydra import compose, initialize_config_dir
+
+    from reprogram import build
+    from reprogram.commands.launch import config_folder
+    from reprogram.runs import train
+
+    run_dir = output / job.name
+    if (run_dir / "metrics.json").is_file():
+        return
+    overrides = [f"experiment=black_box/{job.task}_{job.source}", *RECIPES[job.recipe], f"seed={job.seed}"]
+    if job.source == "resnet18":
+        overrides += ["source.image_size=[128,128]"]
+    if job.recipe == "BAR as published" or (job.queries == 20_000 and job.recipe != "default"):
+        overrides += [f"access.validations={CURVE_VALIDATIONS}"]
+    fixed = [f"run_dir={run_dir}", "trainer.enable_progress_bar=false", "logger=none"]
+
+    def composed(*more: str) -> dict[str, Any]:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return build.plain(compose("train", [*overrides, *fixed, *more]))
+
+    cfg = composed()
+    data = build.task_data(cfg)
+    val, test = len(data.splits["val"]), len(data.splits["test"])
+    budget = job.queries + val * cfg["access"]["validations"] + 2 * test
+    overrides.append(f"access.query_budget={budget}")
+    print(job.name, " ".join(overrides), flush=True)
+    train(composed())
+    (run_dir / "overrides.json").write_text(json.dumps(overrides))
+
+
+def report(chosen: list[Job], output: Path, results: Path) -> None:
+    """Writes ``queries_<task>.{json,png}`` for each task, and ``queries.md``."""
+    results.mkdir(exist_ok=True)
+    done = [job for job in chosen if (output / job.name / "overrides.json").is_file()]
+    lines = []
+    for task, source in dict.fromkeys((job.task, job.source) for job in done):
+        rows = []
+        for recipe, queries in dict.fromkeys(
+            (j.recipe, j.queries) for j in done if (j.task, j.source) == (task, source)
+        ):
+            same = [job for job in done if job[:4] == (task, source, recipe, queries)]
+            rows.append(_row([output / job.name for job in same], recipe, queries))
+        title = f"{task}_{source}"
+        (results / f"queries_{title}.json").write_text(
+            json.dumps({"task": task, "source": source, "rows": rows}) + "\n"
+        )
+        draw(results / f"queries_{title}.png", title, rows)
+        lines.append(f"\n## {task} on {source}\n\n{_markdown(rows)}")
+    first = json.loads((output / done[0].name / "metrics.json").read_text())["environment"]
+    first.pop("command")
+    heading = HEADING.format(threads=os.environ.get("OMP_NUM_THREADS", "not set"), **first)
+    (results / "queries.md").write_text(heading + "\n".join(lines))
+    print("\n".join(lines))
+
+
+HEADING = """# Accuracy against queries behind a black box
+
+Mean over the seeds [lowest, highest]; D is the number of the program's parameters. Queries are those spent on training
+and mapping, as the ledger counted them; validation, test and the mapping-only baseline come on top and are the same for
+all. Programs and mappings are chosen on validation - the mapping alone is one of the candidates - and test is scored
+once. Made by
+
+    REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run --part 0/2   (and 1/2 beside it)
+    python scripts/benchmark_queries.py report
+
+on {device}, python {python}, {packages}, commit {commit}. Exact overrides: `queries_<task>.json`.
+"""
+
+
+def _row(runs: list[Path], recipe: str, queries: int) -> dict[str, Any]:
+    """One recipe at one budget over its seeds."""
+    records = [json.loads((path / "metrics.json").read_text()) for path in runs]
+    return {
+        "recipe": recipe,
+        "queries": queries,
+        "D": records[0]["dimension"],
+        "seeds": [record["seed"] for record in records],
+        "spent": [record["queries"]["train"] + record["queries"]["mapping"] for record in records],
+        "total": [record["queries"]["total"] for record in records],
+        "test": {name: [record["test"][name]["value"] for record in records] for name in METRICS},
+        "mapping_only": {
+            name: [record["baselines"]["mapping_only"]["test"][name]["value"] for record in records] for name in METRICS
+        },
+        "program_kept": [record["best_step"] > 0 for record in records],
+        "curves": [[(row["queries"], row["val/balanced_accuracy"]) for row in r["history"]] for r in records],
+        "val": [
+            {name: record["val"][name]["value"] for name in ("balanced_accuracy", "accuracy", "nll")}
+            for record in records
+        ],
+        "train_s": [record["timing"]["train_s"] for record in records],
+        "overrides": json.loads((runs[0] / "overrides.json").read_text()),
+    }
+
+
+METRICS = ("balanced_accuracy", "accuracy", "auroc")
+
+
+def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
+    """Validation against queries, a band from the worst to the best seed; test at the end of each run as a mark."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
+    for axes, (group, members) in zip(panels, GROUPS.items(), strict=True):
+        for row in rows:
+            if row["recipe"] not in members:
+                continue
+            bar = row["recipe"].startswith("BAR as")
+            colour = "black" if bar else "tab:red" if row["recipe"] == "default" else f"C{members.index(row['recipe'])}"
+            length = min(map(len, row["curves"]))
+            points = np.array([curve[:length] for curve in row["curves"]], dtype=float)
+            x, y = points[:, :, 0].mean(axis=0), points[:, :, 1]
+            label = f"{row['recipe']}, {row['queries'] // 1000}k (D = {row['D']:,})"
+            axes.plot(
+                x,
+                y.mean(axis=0),
+                color=colour,
+                marker=".",
+                label=label,
+                linewidth=2 if row["recipe"] == "default" else 1,
+            )
+            axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+            axes.plot(np.mean(row["spent"]), np.mean(row["test"]["balanced_accuracy"]), "x", color=colour)
+        axes.set_title(f"{title.replace('_', ' on ')}: {group}", fontsize=10)
+        axes.set_xlabel("queries for training and mapping")
+        axes.set_ylabel("balanced accuracy (line: validation, x: test)")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    head = ["recipe", "D", "queries", "seeds", "test balanced accuracy", "test accuracy", "mapping only, balanced"]
+    head += ["val nll", "program kept", "train s"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for row in sorted(rows, key=lambda row: -np.mean(row["test"]["balanced_accuracy"])):
+        lines.append(
+            [
+                row["recipe"],
+                f"{row['D']:,}",
+                f"{np.mean(row['spent']):,.0f}",
+                str(len(row["seeds"])),
+                _cell(row["test"]["balanced_accuracy"]),
+                _cell(row["test"]["accuracy"]),
+                _cell(row["mapping_only"]["balanced_accuracy"]),
+                f"{np.mean([found['nll'] for found in row['val']]):.3f}",
+                f"{sum(row['program_kept'])}/{len(row['seeds'])}",
+                f"{np.mean(row['train_s']):.0f}",
+            ]
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+
+
+if __name__ == "__main__":
+    main()
