@@ -97,7 +97,7 @@ class Baselines:
             return interpolate(images, canvas, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
 
         features = self._log_probs(train, whole).double().numpy()
-        weight, bias = fit_logistic(features, train.targets.numpy(), self.data.spec.num_classes)
+        weight, bias, _ = fit_logistic(features, train.targets.numpy(), self.data.spec.num_classes)
 
         def predict(examples: Examples) -> Scores:
             scores = self._log_probs(examples, whole).double().numpy() @ weight.T + bias

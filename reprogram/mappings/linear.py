@@ -48,6 +48,7 @@ class LinearMapping(LabelMapping):
         self.weight = nn.Parameter(0.01 * start / source_classes**0.5, requires_grad=learn)
         self.bias = nn.Parameter(torch.zeros(target_classes), requires_grad=learn)
         self._rows: list[tuple[Tensor, Tensor]] = []
+        self._strength: float | None = None  # of the penalty: chosen by the first fit, for all
 
     def forward(self, log_probs: Tensor) -> Tensor:
         """See the class."""
@@ -59,10 +60,10 @@ class LinearMapping(LabelMapping):
 
     def collect(self) -> None:
         """Gathers the responses of all processes on the first."""
-        rows = concatenate_over_processes(self.get_extra_state())
+        rows = concatenate_over_processes(self._responses())
         self.reset()
         if rows is not None:
-            self.set_extra_state(rows)
+            self._rows = [(rows["log_probs"], rows["targets"])]
 
     def reset(self) -> None:
         """Forgets all responses."""
@@ -72,26 +73,30 @@ class LinearMapping(LabelMapping):
     def refit(self) -> None:
         """Fits A and b on the first process to the responses of all; without any, they stay."""
         self.collect()
-        rows = self.get_extra_state()
+        rows = self._responses()
         self.reset()
         if len(rows["targets"]):
             # an order that the number of processes cannot change: it decides the folds
             order = np.lexsort((rows["log_probs"][:, 0].numpy(), rows["targets"].numpy()))
             features, targets = rows["log_probs"].double().numpy()[order], rows["targets"].numpy()[order]
-            weight, bias = fit_logistic(features, targets, len(self.bias), seed=self.seed)
-            self.weight.copy_(torch.from_numpy(weight))
-            self.bias.copy_(torch.from_numpy(bias))
+            fit = fit_logistic(features, targets, len(self.bias), seed=self.seed, strength=self._strength)
+            self._strength = fit.strength
+            self.weight.copy_(torch.from_numpy(fit.weight))
+            self.bias.copy_(torch.from_numpy(fit.bias))
         weight_and_bias = from_first_process((self.weight.detach().cpu(), self.bias.detach().cpu()))
         self.weight.copy_(weight_and_bias[0])
         self.bias.copy_(weight_and_bias[1])
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """Responses not yet used: a resumed run must fit to the same ones."""
+    def get_extra_state(self) -> dict[str, Any]:
+        """Responses not yet used and the strength chosen: a resumed run must fit to the same ones."""
+        return {**self._responses(), "strength": self._strength}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes back what ``get_extra_state`` gave."""
+        self._rows, self._strength = [(state["log_probs"], state["targets"])], state["strength"]
+
+    def _responses(self) -> dict[str, Tensor]:
         if not self._rows:
             return {"log_probs": torch.empty(0, self.weight.shape[1]), "targets": torch.empty(0).long()}
         log_probs, targets = zip(*self._rows, strict=True)
         return {"log_probs": torch.cat(log_probs), "targets": torch.cat(targets)}
-
-    def set_extra_state(self, state: Any) -> None:
-        """Takes back what ``get_extra_state`` gave."""
-        self._rows = [(state["log_probs"], state["targets"])]

@@ -1,19 +1,38 @@
 """Convex fit of a linear map from source log-probabilities to target classes."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 1))
 """Inverse regularisation strengths that cross-validation chooses from (features have unit variance)."""
 
+FEW = 1e-2
+"""Inverse strength where a class has too few examples for cross-validation."""
+
+
+class LogisticFit(NamedTuple):
+    """Weight [K_t, F] and bias [K_t], scores = features @ weight.T + bias, and the inverse strength of the penalty."""
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    strength: float
+
 
 def fit_logistic(
-    features: NDArray[np.float64], targets: NDArray[np.int64], num_classes: int, num_folds: int = 3, seed: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    features: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    num_classes: int,
+    num_folds: int = 3,
+    seed: int = 0,
+    strength: float | None = None,
+) -> LogisticFit:
     """Fits multinomial logistic regression with an L2 penalty chosen by stratified cross-validation.
 
     Features are standardised for the fit; the result applies to features as given. A class without examples gets the
-    lowest bias, so that it is never predicted. With too few examples of a class for two folds, the penalty is 0.01.
+    lowest bias, so that it is never predicted. With too few examples of a class for two folds, the inverse strength is
+    0.01.
 
     Args:
         features: [N, F].
@@ -21,9 +40,7 @@ def fit_logistic(
         num_classes: K_t.
         num_folds: At most this many folds.
         seed: Of the folds.
-
-    Returns:
-        Weight [K_t, F] and bias [K_t]: scores = features @ weight.T + bias.
+        strength: Inverse strength of the penalty; ``None``: chosen, which takes many times as long.
     """
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
@@ -37,19 +54,22 @@ def fit_logistic(
     if len(present) == 1:
         bias[present] = 0.0
     else:
-        if folds >= 2:
-            model = LogisticRegressionCV(
-                Cs=STRENGTHS,
-                l1_ratios=(0.0,),
-                cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
-                scoring="neg_log_loss",
-                max_iter=300,
-                use_legacy_attributes=False,
-            )
-        else:
-            model = LogisticRegression(C=1e-2, max_iter=300)
+        standardised = (features - mean) / std
         with threadpool_limits(1):  # small matrices: threads only wait for each other
-            model.fit((features - mean) / std, targets)
+            if strength is None and folds >= 2:
+                search = LogisticRegressionCV(
+                    Cs=STRENGTHS,
+                    l1_ratios=(0.0,),
+                    cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+                    scoring="neg_log_loss",
+                    tol=1e-3,  # enough to tell strengths apart that differ tenfold
+                    max_iter=100,
+                    refit=False,
+                    use_legacy_attributes=False,
+                )
+                strength = float(search.fit(standardised.astype(np.float32), targets).C_)
+            strength = FEW if strength is None else strength
+            model = LogisticRegression(C=strength, max_iter=300).fit(standardised, targets)
         coefficients, intercepts = model.coef_, model.intercept_
         if len(present) == 2:  # scikit-learn gives one row, of the second class
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -61,4 +81,4 @@ def fit_logistic(
     weight[np.isinf(bias)] = weight[present].mean(axis=0)
     missing = np.isinf(bias)
     bias[missing] = level - weight[missing] @ mean
-    return weight, bias
+    return LogisticFit(weight, bias, FEW if strength is None else strength)

@@ -24,12 +24,12 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_probabilities_equal_those_of_scikit_learn(num_classes: int) -> None:
     features, targets = responses(num_classes)
-    weight, bias = fit_logistic(features, targets, num_classes, seed=4)
+    weight, bias, strength = fit_logistic(features, targets, num_classes, seed=4)
     assert weight.shape == (num_classes, 6)
     assert bias.shape == (num_classes,)
 
     standardised = (features - features.mean(0)) / features.std(0)
-    reference = LogisticRegressionCV(
+    search = LogisticRegressionCV(
         Cs=STRENGTHS,
         l1_ratios=(0.0,),
         cv=StratifiedKFold(3, shuffle=True, random_state=4),
@@ -37,6 +37,8 @@ def test_probabilities_equal_those_of_scikit_learn(num_classes: int) -> None:
         max_iter=300,
         use_legacy_attributes=False,
     ).fit(standardised, targets)
+    assert strength == pytest.approx(float(search.C_))  # chosen alike, though in float32
+    reference = LogisticRegression(C=strength, max_iter=300).fit(standardised, targets)
     np.testing.assert_allclose(
         probabilities(features @ weight.T + bias), reference.predict_proba(standardised), rtol=0, atol=1e-9
     )
@@ -46,7 +48,7 @@ def test_probabilities_equal_those_of_scikit_learn(num_classes: int) -> None:
 def test_a_feature_that_never_changes_is_harmless() -> None:
     features, targets = responses(2)
     features[:, 1] = -3.5
-    weight, bias = fit_logistic(features, targets, 2)
+    weight, bias, _ = fit_logistic(features, targets, 2)
     assert np.isfinite(weight).all()
     assert np.isfinite(bias).all()
     assert (np.argmax(features @ weight.T + bias, axis=1) == targets).mean() > 0.8
@@ -57,7 +59,7 @@ def test_a_missing_class_is_never_predicted_and_does_not_disturb_the_others(miss
     features, targets = responses(3)
     present = [label for label in range(4) if label != missing]
     relabelled = np.array(present)[targets]
-    weight, bias = fit_logistic(features, relabelled, 4)
+    weight, bias, _ = fit_logistic(features, relabelled, 4)
     scores = features @ weight.T + bias
     assert np.isfinite(scores).all()
     found = probabilities(scores)
@@ -72,14 +74,14 @@ def test_a_missing_class_is_never_predicted_and_does_not_disturb_the_others(miss
 
 def test_a_missing_class_is_not_predicted_far_from_the_training_data_either() -> None:
     features, targets = responses(3)
-    weight, bias = fit_logistic(features, targets, 4)
+    weight, bias, _ = fit_logistic(features, targets, 4)
     far = np.random.default_rng(0).normal(size=(2000, 6)) * features.std(0) * 100 + features.mean(0)
     assert 3 not in np.argmax(far @ weight.T + bias, axis=1)
 
 
 def test_one_example_of_each_class_is_enough() -> None:
     features = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    weight, bias = fit_logistic(features, np.arange(3), 3)
+    weight, bias, _ = fit_logistic(features, np.arange(3), 3)
     assert np.argmax(features @ weight.T + bias, axis=1).tolist() == [0, 1, 2]
     standardised = (features - features.mean(0)) / features.std(0)
     reference = LogisticRegression(C=1e-2, max_iter=300).fit(standardised, np.arange(3))
@@ -92,13 +94,13 @@ def test_one_example_of_each_class_is_enough() -> None:
 def test_a_rare_class_limits_the_folds_not_the_fit(sizes: tuple[int, int]) -> None:
     targets = np.repeat([0, 1], sizes)
     features = np.random.default_rng(0).normal(size=(len(targets), 4)) + 5 * targets[:, None]
-    weight, bias = fit_logistic(features, targets, 2)
+    weight, bias, _ = fit_logistic(features, targets, 2)
     assert (np.argmax(features @ weight.T + bias, axis=1) == targets).mean() >= 0.9
 
 
 def test_a_single_class_is_always_predicted() -> None:
     features = np.random.default_rng(0).normal(size=(10, 4))
-    weight, bias = fit_logistic(features, np.full(10, 1), 3)
+    weight, bias, _ = fit_logistic(features, np.full(10, 1), 3)
     scores = features @ weight.T + bias
     assert np.isfinite(scores).all()
     assert (np.argmax(scores, axis=1) == 1).all()
@@ -110,3 +112,10 @@ def test_the_fit_is_the_same_every_time() -> None:
     first, second = fit_logistic(features, targets, 3), fit_logistic(features, targets, 3)
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_a_given_strength_is_used_as_it_is() -> None:
+    features, targets = responses(3)
+    weak, strong = fit_logistic(features, targets, 3, strength=1.0), fit_logistic(features, targets, 3, strength=1e-5)
+    assert (weak.strength, strong.strength) == (1.0, 1e-5)
+    assert np.linalg.norm(strong.weight) < 0.1 * np.linalg.norm(weak.weight)
