@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from reprogram.errors import ConfigError
+from reprogram.evaluation import metrics
 from reprogram.instantiation import bind
+from reprogram.types import TaskSpec
 
 
 def check(cfg: Mapping[str, Any]) -> None:
@@ -86,3 +90,15 @@ def check_black_box(cfg: Mapping[str, Any]) -> None:
             "estimator: expected one that works from scores, got backprop: access=black_box hides the gradient; "
             "choose estimator=two_sided"
         )
+
+
+def check_monitor(monitor: str, task: TaskSpec) -> None:
+    """Refuses a monitor that the task has no metric for: these are known before the first epoch.
+
+    Raises:
+        ConfigError: Naming those there are.
+    """
+    uniform = np.full((task.num_classes, task.num_classes), 1 / task.num_classes)
+    known = [f"val/{name}" for name in metrics.evaluate(np.arange(task.num_classes), uniform, None, task.ordinal)]
+    if monitor not in known:
+        raise ConfigError(f"callbacks.monitor: expected one of {', '.join(known)}, got '{monitor}'")

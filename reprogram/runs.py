@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
@@ -20,16 +19,14 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from reprogram import artefact, build
 from reprogram.accounting import announce_plan, open_account, query_plan, recorded_queries
-from reprogram.checks import check, is_black_box
+from reprogram.checks import check, check_monitor, is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.data.splits import limit
 from reprogram.distributed import is_first_process
-from reprogram.errors import ConfigError
-from reprogram.evaluation import metrics
 from reprogram.evaluation.baselines import Baselines
-from reprogram.evaluation.intervals import with_intervals
+from reprogram.evaluation.intervals import paired_difference, with_intervals
 from reprogram.evaluation.predictions import Predictions, write_csv
 from reprogram.evaluation.scoring import score
 from reprogram.evaluation.threshold import operating_threshold
@@ -38,10 +35,10 @@ from reprogram.records import RunDirectory, environment, finite
 from reprogram.sources.base import SourceModel
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.selection import refit_at_end, restore_best
-from reprogram.types import TaskSpec
 
 log = logging.getLogger(__name__)
 
+GAINS = ("accuracy", "balanced_accuracy")
 RUN_DIR_VARIABLE = "REPROGRAM_RUN_DIR"  # tells the other processes of a run where the first one writes
 
 
@@ -74,7 +71,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))
-    _check_monitor(cfg["callbacks"]["monitor"], data.spec)
+    check_monitor(cfg["callbacks"]["monitor"], data.spec)
     cfg["run_dir"] = _run_dir(cfg, data.spec.name, source.spec.name)
     directory = RunDirectory(Path(cfg["run_dir"]))
     checkpoint = directory.check(cfg)
@@ -164,6 +161,7 @@ def _finish(
             name: {split: _intervals(found, cfg, data) for split, found in splits.items()}
             for name, splits in compared.items()
         },
+        "over_mapping_only": _gain(predictions["test"], compared.get("mapping_only"), cfg),
         "groups": {},
         "threshold": classifier.threshold,
         "test_at_threshold": None
@@ -198,14 +196,6 @@ def _run_dir(cfg: build.Config, task: str, source: str) -> str:
     named = "_".join(re.sub(r"[^\w.-]+", "-", name) for name in (task, source))
     fallback = f"runs/{named}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
     return str(cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE) or fallback)
-
-
-def _check_monitor(monitor: str, task: TaskSpec) -> None:
-    """The metrics of a task are known before the first epoch."""
-    uniform = np.full((task.num_classes, task.num_classes), 1 / task.num_classes)
-    known = [f"val/{name}" for name in metrics.evaluate(np.arange(task.num_classes), uniform, None, task.ordinal)]
-    if monitor not in known:
-        raise ConfigError(f"callbacks.monitor: expected one of {', '.join(known)}, got '{monitor}'")
 
 
 def _is_child() -> bool:
@@ -294,3 +284,11 @@ def _intervals(
         seed=cfg["seed"],
         threshold=threshold,
     )
+
+
+def _gain(test: Predictions, baseline: dict[str, Predictions] | None, cfg: build.Config) -> dict[str, Any] | None:
+    """What the program added to the mapping alone, on the test split."""
+    if baseline is None:
+        return None
+    resamples, seed = cfg["evaluation"]["num_resamples"], cfg["seed"]
+    return {name: paired_difference(test, baseline["test"], name, resamples, seed) for name in GAINS}

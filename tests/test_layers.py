@@ -15,7 +15,18 @@ PACKAGE = Path(__file__).parents[1] / "reprogram"
 GROUND = {"errors", "types", "distributed"}
 MODELS = {"programs", "sources", "mappings", "losses"}
 BELOW_TRAINING = GROUND | MODELS | {"classifier", "objective", "estimators", "data", "evaluation"}
-COMPOSERS = {"accounting", "checks", "instantiation", "build", "artefact", "illustrations", "prediction", "records", "rescoring", "runs"}
+COMPOSERS = {
+    "accounting",
+    "checks",
+    "instantiation",
+    "build",
+    "artefact",
+    "illustrations",
+    "prediction",
+    "records",
+    "rescoring",
+    "runs",
+}
 BELOW_COMMANDS = BELOW_TRAINING | {"training"} | COMPOSERS
 
 LAYERS: dict[str, set[str]] = {
@@ -31,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "training": BELOW_TRAINING,
     **dict.fromkeys(COMPOSERS, BELOW_COMMANDS),
     "instantiation": {"errors"},
-    "checks": {"errors", "instantiation"},
+    "checks": {"errors", "evaluation", "instantiation", "types"},
     "commands": BELOW_COMMANDS,
     "__init__": BELOW_COMMANDS,
 }

@@ -136,7 +136,8 @@ def draw_curves(
                 markersize=5,
             )
         if best is not None:
-            axes.axvline(best, color="black", linestyle=":", zorder=1, label=f"best {measure}: {best:.0f}")
+            label = f"best epoch: {best:.0f}" if measure == "epoch" else f"best at {best:,.0f} {measure}"
+            axes.axvline(best, color="black", linestyle=":", zorder=1, label=label)
         axes.set_title(title, fontsize=11, fontweight="bold")
         axes.set_xlabel(measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -68,6 +68,10 @@ def print_results(metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
     columns = [name for name in wanted if name in metrics["test"]]
     console = _console()
     console.print(results_table(metrics, columns if console.width >= _WIDTH else columns[:3]))
+    gain = (metrics.get("over_mapping_only") or {}).get("balanced_accuracy")
+    if gain is not None and gain["value"] is not None:
+        spread = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}], p = {gain['p_value']:.3f}"
+        console.print(f"The program over the mapping alone: balanced accuracy {gain['value']:+.3f}{spread}")
     if pictures:
         console.print("Pictures:")
     for path in pictures:

@@ -1,5 +1,6 @@
 """Convex fit of a linear map from source log-probabilities to target classes."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ def fit_logistic(
         seed: Of the folds.
         strength: Inverse strength of the penalty; ``None``: chosen, which takes many times as long.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
     from threadpoolctl import threadpool_limits
@@ -55,7 +57,9 @@ def fit_logistic(
         bias[present] = 0.0
     else:
         standardised = (features - mean) / std
-        with threadpool_limits(1):  # small matrices: threads only wait for each other
+        # small matrices: threads only wait for each other; a fit that stops early is still a good one
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
             if strength is None and folds >= 2:
                 search = LogisticRegressionCV(
                     Cs=STRENGTHS,
@@ -63,7 +67,7 @@ def fit_logistic(
                     cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
                     scoring="neg_log_loss",
                     tol=1e-3,  # enough to tell strengths apart that differ tenfold
-                    max_iter=100,
+                    max_iter=300,
                     refit=False,
                     use_legacy_attributes=False,
                 )
