@@ -64,15 +64,19 @@ def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) 
 
 
 def open_account(account: Ledger, plan: QueryPlan) -> None:
-    """Reserves all but the training, as far as a run that is continued has not spent it yet.
+    """Reserves all but the training, as far as a run that is continued has no answers to it yet.
 
     Raises:
         QueryBudgetExceeded: If others that share the account left too little.
     """
     account.begin()
-    spent = account.spent()
+    spent, lost = account.spent(), account.lost()  # what a crash cost must be asked again
     account.reserve(
-        {purpose: max(0, planned - spent[purpose]) for purpose, planned in plan.amounts.items() if purpose != "train"}
+        {
+            purpose: max(0, planned - spent[purpose] + lost[purpose])
+            for purpose, planned in plan.amounts.items()
+            if purpose != "train"
+        }
     )
 
 

@@ -97,7 +97,12 @@ def run(folder: Path, budget: int) -> "subprocess.Popen[bytes]":
     if (directory / "config.yaml").is_file():
         overrides = [f"resume={directory}"]
     else:
-        overrides = [*CHOICES, f"+source.kwargs.folder={folder}", f"access.query_budget={budget}", f"run_dir={directory}"]
+        overrides = [
+            *CHOICES,
+            f"+source.kwargs.folder={folder}",
+            f"access.query_budget={budget}",
+            f"run_dir={directory}",
+        ]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "reprogram.commands.train", *overrides],

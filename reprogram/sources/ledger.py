@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS queries (
     run TEXT, purpose TEXT, spent INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, purpose));
 CREATE TABLE IF NOT EXISTS in_flight (
-    process TEXT PRIMARY KEY, run TEXT NOT NULL, images INTEGER NOT NULL, lost INTEGER NOT NULL DEFAULT 0);
+    process TEXT PRIMARY KEY, run TEXT NOT NULL, purpose TEXT NOT NULL, images INTEGER NOT NULL,
+    lost INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, log_probs BLOB NOT NULL);
 COMMIT;
 """
@@ -144,9 +145,9 @@ class Ledger:
                 (*row, count, covered),
             )
             connection.execute(
-                "INSERT INTO in_flight (process, run, images) VALUES (?, ?, ?) "
+                "INSERT INTO in_flight (process, run, purpose, images) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET images = images + excluded.images",
-                (self._process, self.run, count),
+                (self._process, *row, count),
             )
 
     def settle(self) -> None:
@@ -183,10 +184,15 @@ class Ledger:
         """Queries neither spent nor reserved by anybody; ``None`` without a budget."""
         return None if self.budget is None else max(0, self.budget - sum(self._rows(SUMS)[0]))
 
+    def lost(self) -> dict[str, int]:
+        """Counted queries of this run that no answer was stored for, because a process died, by purpose."""
+        rows = self._rows("SELECT purpose, SUM(images) FROM in_flight WHERE run = ? AND lost GROUP BY purpose", self.run)
+        return dict.fromkeys(PURPOSES, 0) | dict(rows)
+
     @property
     def uncertain(self) -> int:
         """Counted queries of this run that may never have reached the oracle, because a process died."""
-        return int(self._rows("SELECT COALESCE(SUM(images), 0) FROM in_flight WHERE run = ? AND lost", self.run)[0][0])
+        return sum(self.lost().values())
 
     @property
     def _process(self) -> str:

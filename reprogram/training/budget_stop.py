@@ -4,9 +4,12 @@ import logging
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
-from reprogram.distributed import from_first_process
+from reprogram.distributed import from_first_process, sum_over_processes
+from reprogram.sources.black_box import BlackBox
 from reprogram.sources.ledger import Ledger
+from reprogram.training.module import ReprogrammingModule
 
 log = logging.getLogger(__name__)
 
@@ -14,8 +17,9 @@ log = logging.getLogger(__name__)
 class BudgetStop(pl.Callback):
     """Holds the queries of a whole optimiser step, of all processes, before its first image is sent.
 
+    When the next step is refused, all processes stop together, after a validation of the program they have reached.
     The plan keeps the training within the budget by itself; this is for accounts that others spend from too, and for
-    queries lost in crashes.
+    queries lost in crashes. A continued run needs nothing for steps whose answers are stored.
 
     Args:
         ledger: Of the black box.
@@ -26,15 +30,31 @@ class BudgetStop(pl.Callback):
     def __init__(self, ledger: Ledger, queries: int, accumulate: int) -> None:
         self.ledger, self.queries, self.accumulate = ledger, queries, accumulate
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> int | None:
-        """Leaves the epoch when the step is refused: all processes together."""
-        if batch_idx % self.accumulate:
-            return None
-        granted = from_first_process(self.ledger.hold(self.queries) if trainer.is_global_zero else False)
-        if granted:
-            return None
-        log.info("budget   spent after %d steps; the best program so far is kept", trainer.global_step)
-        trainer.should_stop = True
-        return -1
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Holds the first step."""
+        self._hold_next(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Holds the next step: here, because a training that is stopped now is still validated."""
+        if (batch_idx + 1) % self.accumulate == 0 or trainer.is_last_batch:
+            self._hold_next(trainer, pl_module)
+
+    def _hold_next(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.global_step == trainer.max_steps:
+            return
+        needed = max(0, self.queries - self._stored(module))
+        if not from_first_process(trainer.is_global_zero and self.ledger.hold(needed)):
+            log.info("budget   spent after %d steps; the best program so far is kept", trainer.global_step)
+            trainer.should_stop = True
+
+    def _stored(self, module: pl.LightningModule) -> int:
+        """Answers to the steps that come next, which the run had before it was cut off and continued."""
+        assert isinstance(module, ReprogrammingModule)
+        source = module.classifier.source
+        assert isinstance(source, BlackBox)
+        if not source.stores_training:
+            return 0
+        seen = int(sum_over_processes(torch.tensor(module.queries["train"], device=module.device)))
+        return max(0, self.ledger.spent()["train"] - self.ledger.lost()["train"] - seen)

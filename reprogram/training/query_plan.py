@@ -33,6 +33,11 @@ class Sizes:
         """Most queries of one optimiser step."""
         return max(self.batch, self.processes) * self.accumulate * self.queries_per_example
 
+    def pass_over(self, examples: int) -> int:
+        """Images of one pass over so many examples that all processes share."""
+        full, last = divmod(examples, self.batch)
+        return full * max(self.batch, self.processes) + (max(last, self.processes) if last else 0)
+
 
 @dataclass(frozen=True)
 class QueryPlan:
@@ -112,7 +117,7 @@ def plan_queries(
     probes = primed if "linear_probe" in baselines else 0
     repeated = primed if "mapping_only" in baselines and passes and not stored else 0
     fixed["baseline"] += probes + repeated
-    fixed["mapping"] = passes * primed
+    fixed["mapping"] = passes * sizes.pass_over(primed)
     if budget is None:
         assert max_steps is not None
         steps = max_steps
@@ -141,7 +146,7 @@ def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: boo
     first_again = sizes.val if stored and "mapping_only" in baselines else 0  # is the validation before the first step
     return {
         "mapping": 0,
-        "validation": sizes.val * (validations + 3 * again),
+        "validation": sizes.pass_over(sizes.val) * validations + sizes.val * 3 * again,
         "test": sizes.test * (1 + again),
         "baseline": asked * (sizes.val + sizes.test) - first_again,
     }
@@ -171,6 +176,4 @@ def _cost_of_steps(sizes: Sizes, steps: int) -> int:
 def _epoch(sizes: Sizes) -> tuple[int, int]:
     """Queries and optimiser steps of one epoch."""
     batches = -(-sizes.train // sizes.batch)
-    full, last = batches - 1, sizes.train - (batches - 1) * sizes.batch
-    images = full * max(sizes.batch, sizes.processes) + max(last, sizes.processes)
-    return images * sizes.queries_per_example, -(-batches // sizes.accumulate)
+    return sizes.pass_over(sizes.train) * sizes.queries_per_example, -(-batches // sizes.accumulate)
