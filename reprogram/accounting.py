@@ -40,7 +40,7 @@ def query_plan(
         max_steps=total_steps(cfg["trainer"], -(-train // batch_size)),
         validations=access["validations"],
         prime=access["prime"],
-        passes=fits.passes(access["validations"]),
+        fits=fits,
         baselines=cfg["evaluation"]["baselines"],
         stored=access["store"] != "off",
     )

@@ -200,7 +200,7 @@ def callbacks(
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     found: list[pl.Callback] = [
-        MappingRefresh(primed, cfg["data"]["batch_size"]),
+        MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits),
         StartCandidate(data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         ModelCheckpoint(filename="last", every_n_train_steps=choice["checkpoint_every"], **common),

@@ -59,6 +59,7 @@ def cfg(tmp_path: Path) -> dict[str, Any]:
             "prepare": True,
             "precision": "float32",
         },
+        "access": {"_target_": None},
         "program": PROGRAMS["frame"],
         "mapping": MAPPINGS["linear"],
         "seed": 3,
@@ -131,6 +132,7 @@ def test_it_holds_no_weight_of_the_source_and_no_response(cfg: dict[str, Any], t
     assert set(tensors) == {"program.theta", "mapping.weight", "mapping.bias"}
     assert set(json.loads((tmp_path / "program" / "program.json").read_text())["config"]) == {
         "source",
+        "access",
         "program",
         "mapping",
         "seed",
@@ -224,6 +226,7 @@ def test_a_description_with_a_part_missing_is_refused(part: str, cfg: dict[str, 
 def test_a_source_without_a_file_of_its_own_says_so(tmp_path: Path) -> None:
     cfg = {
         "source": {"_target_": "reprogram.sources.embedded.embedded_source", "prepare": False, "precision": "auto"},
+        "access": {"_target_": None},
         "program": {"_target_": "reprogram.programs.frame.FrameProgram"},
         "mapping": MAPPINGS["linear"],
         "seed": 0,

@@ -76,9 +76,10 @@ def test_decisions_follow_the_threshold_where_there_is_one() -> None:
 def test_the_objective_evaluates_own_and_given_parameters_alike() -> None:
     model, targets = classifier(), torch.tensor([0, 1, 0, 1, 0])
     theta = torch.randn_like(model.program.theta)
-    objective = BatchObjective(model, CrossEntropy(), images(torch.float32), targets, torch.full((5,), 0.2))
-    given = objective.evaluate(theta)
-    per_example = objective.evaluate(theta.expand(5, -1))
+    rows = torch.arange(5)
+    objective = BatchObjective(model, CrossEntropy(), images(torch.float32), targets, torch.full((5,), 0.2), rows)
+    given = objective.evaluate_at(theta[None], torch.zeros_like(rows), rows)
+    per_example = objective.evaluate_at(theta.expand(5, -1), rows, rows)
     with torch.no_grad():
         model.program.theta.copy_(theta)
     own = objective.evaluate()
@@ -88,7 +89,7 @@ def test_the_objective_evaluates_own_and_given_parameters_alike() -> None:
     for one in (given, per_example):
         for left, right in zip(one, own, strict=True):
             torch.testing.assert_close(left, right)
-    expected = -own.scores.log_softmax(1)[torch.arange(5), targets]
+    expected = -own.scores.log_softmax(1)[rows, targets]
     torch.testing.assert_close(own.losses, expected)
 
 

@@ -19,6 +19,7 @@ from reprogram.types import TaskSpec
 
 CFG: dict[str, Any] = {
     "source": {"_target_": "reprogram.sources.embedded.embedded_source", "prepare": False, "precision": "float32"},
+    "access": {"_target_": None},
     "program": {"_target_": "reprogram.programs.frame.FrameProgram", "size": 32},
     "mapping": {"_target_": "reprogram.mappings.assignment.AssignmentMapping", "choice": "random", "per_class": 4},
     "seed": 0,

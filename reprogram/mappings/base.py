@@ -43,10 +43,6 @@ class RefitSchedule:
         """Whether a pass precedes every validation."""
         return self.refresh == "validation"
 
-    def passes(self, validations: int) -> int:
-        """Passes over the training set in a run with so many validations, the one before the first step included."""
-        return int(self.at_start) + int(self.at_end) + (validations - 1 if self.before_validation else 0)
-
     @property
     def observes_training(self) -> bool:
         """Whether the responses of training steps are needed."""

@@ -186,7 +186,9 @@ class Ledger:
 
     def lost(self) -> dict[str, int]:
         """Counted queries of this run that no answer was stored for, because a process died, by purpose."""
-        rows = self._rows("SELECT purpose, SUM(images) FROM in_flight WHERE run = ? AND lost GROUP BY purpose", self.run)
+        rows = self._rows(
+            "SELECT purpose, SUM(images) FROM in_flight WHERE run = ? AND lost GROUP BY purpose", self.run
+        )
         return dict.fromkeys(PURPOSES, 0) | dict(rows)
 
     @property

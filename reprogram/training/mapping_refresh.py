@@ -33,10 +33,11 @@ class MappingRefresh(pl.Callback):
     Args:
         train: Training images of a pass: the split, or the part of it that queries are spent on.
         batch_size: Global batch size of the pass.
+        refits: Whether the budget allows the passes before later validations.
     """
 
-    def __init__(self, train: Examples, batch_size: int) -> None:
-        self.train, self.batch_size = train, batch_size
+    def __init__(self, train: Examples, batch_size: int, refits: bool = True) -> None:
+        self.train, self.batch_size, self.refits = train, batch_size, refits
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The first fit; a resumed run has it behind it."""
@@ -56,7 +57,7 @@ class MappingRefresh(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A fit to the program of the moment."""
         assert isinstance(pl_module, ReprogrammingModule)
-        if pl_module.classifier.mapping.schedule.before_validation:
+        if self.refits and pl_module.classifier.mapping.schedule.before_validation:
             self._fit_afresh(trainer, pl_module)
 
     def _fit_afresh(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:

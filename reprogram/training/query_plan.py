@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reprogram.errors import ConfigError
+from reprogram.mappings.base import RefitSchedule
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class QueryPlan:
     Args:
         amounts: Queries by purpose.
         prime: Training images of each pass that the mapping is fitted on.
+        refits: Whether it is fitted again before later validations.
         steps: Optimiser steps.
         interval: Batches between two validations; ``None``: once an epoch.
         budget: Most queries; ``None``: no bound.
@@ -54,6 +56,7 @@ class QueryPlan:
 
     amounts: dict[str, int]
     prime: int
+    refits: bool
     steps: int
     interval: int | None
     budget: int | None
@@ -87,20 +90,23 @@ def plan_queries(
     max_steps: int | None,
     validations: int,
     prime: int | None,
-    passes: int,
+    fits: RefitSchedule,
     baselines: Sequence[str],
     stored: bool,
 ) -> QueryPlan:
     """Reserves what the run needs besides training; training gets the rest.
+
+    The first fit of the mapping is worth more than anything after it: unless ``prime`` says otherwise it gets all
+    training images, or three quarters of what testing, validation and baselines leave. Fits before later validations
+    get at most half of what is left then; a budget that is too small for one of them validates without.
 
     Args:
         sizes: Facts of the run.
         budget: Most queries; ``None``: no bound.
         max_steps: Bound on the optimiser steps; ``None``: the budget alone decides.
         validations: Passes over the validation split: before the first step, in between, after the last.
-        prime: Training images the mapping is fitted on; ``None``: all, or what the budget allows: all passes together
-            get at most half of what testing, validation and baselines leave.
-        passes: How often the mapping is fitted on a fresh pass over those images.
+        prime: Training images the mapping is fitted on.
+        fits: When it is fitted.
         baselines: Names of the baselines asked for.
         stored: Whether answers are stored, so that an image is never asked twice.
 
@@ -113,15 +119,17 @@ def plan_queries(
     if budget is None and max_steps is None:
         raise ConfigError("trainer.max_epochs: expected a number of epochs, or access.query_budget=N to bound the run")
     fixed = _fixed(sizes, validations, baselines, stored)
-    primed = _primed(sizes.train, prime, passes, None if budget is None else budget - sum(fixed.values()))
-    probes = primed if "linear_probe" in baselines else 0
-    repeated = primed if "mapping_only" in baselines and passes and not stored else 0
-    fixed["baseline"] += probes + repeated
-    fixed["mapping"] = passes * sizes.pass_over(primed)
-    if budget is None:
-        assert max_steps is not None
-        steps = max_steps
-    else:
+    left = None if budget is None else budget - sum(fixed.values())
+    primed = _primed(sizes, prime, fits, left)
+    later = validations - 1 if fits.before_validation else 0
+    if left is not None and later and primed:
+        later = min(later, max(0, left - primed) // 2 // primed)
+        validations = later + 1 if later else validations
+        fixed = _fixed(sizes, validations, baselines, stored)
+    fixed["mapping"] = (fits.at_start + fits.at_end + later) * sizes.pass_over(primed)
+    fixed["baseline"] += primed * (("linear_probe" in baselines) + ("mapping_only" in baselines and not stored))
+    steps, interval = max_steps or 0, None
+    if budget is not None:
         steps = _affordable(sizes, budget - sum(fixed.values()))
         if steps < 1:
             needs = ", ".join(f"{count} for {purpose}" for purpose, count in fixed.items() if count)
@@ -131,12 +139,11 @@ def plan_queries(
                 "access.validations, access.prime, data.batch_size or the estimator's number of directions"
             )
         steps = steps if max_steps is None else min(steps, max_steps)
-    interval = None
-    if budget is not None:
         between = min(max(1, validations - 1), steps)
         interval = steps // between * sizes.accumulate
         steps = steps // between * between
-    return QueryPlan({"train": _cost_of_steps(sizes, steps), **fixed}, primed, steps, interval, budget, sizes.step)
+    amounts = {"train": _cost_of_steps(sizes, steps), **fixed}
+    return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes.step)
 
 
 def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool) -> dict[str, int]:
@@ -152,12 +159,15 @@ def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: boo
     }
 
 
-def _primed(train: int, prime: int | None, passes: int, left: int | None) -> int:
-    if not passes:
+def _primed(sizes: Sizes, prime: int | None, fits: RefitSchedule, left: int | None) -> int:
+    """Images of a pass: what is asked for, or what the budget allows beside one step, but a batch at least."""
+    if not (fits.at_start or fits.at_end):
         return 0
-    if prime is not None:
-        return min(prime, train)
-    return train if left is None else max(0, min(train, left // (2 * passes)))
+    if prime is not None or left is None:
+        return min(prime or sizes.train, sizes.train)
+    passes = fits.at_start + fits.at_end
+    allowed = min(left * 3 // 4, left - sizes.step) // passes
+    return min(sizes.train, max(sizes.batch, allowed))
 
 
 def _affordable(sizes: Sizes, left: int) -> int:

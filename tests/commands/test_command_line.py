@@ -64,7 +64,7 @@ def test_help_reads_as_a_manual_page(module, words, run) -> None:
         (["trainer.max_epochs=two"], "trainer.max_epochs: expected"),
         (["data.batch_size=0"], "batch_size"),
         (["mapping=frequency", "mapping.per_class=137"], "do not fit into 272 source classes"),
-        (["mapping.refresh=sometimes"], "expected never, once, or a number of epochs"),
+        (["mapping.refresh=sometimes"], "expected never, once, validation, or a number of epochs"),
         (["data=npz"], "data.path: is required"),
         (["data=npz", "data.path=none.npz"], "none.npz"),
         (["source=module"], "source.target: is required"),

@@ -64,7 +64,7 @@ def responses(model: ReprogrammedClassifier, part: Examples) -> Tensor:
 
 @pytest.mark.parametrize("name", ["majority", "mapping_only", "linear_probe"])
 def test_each_baseline_scores_validation_and_test_row_by_row(name: str, data: TaskData) -> None:
-    found = Baselines(classifier(FrequencyMapping(4, 3)), data, 2, CPU).compute(name)
+    found = Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 2, CPU).compute(name)
     assert set(found) == {"val", "test"}
     for split, predictions in found.items():
         assert predictions.split == split
@@ -74,7 +74,7 @@ def test_each_baseline_scores_validation_and_test_row_by_row(name: str, data: Ta
 
 
 def test_majority_is_the_frequency_of_the_training_classes_and_asks_the_source_nothing(data: TaskData) -> None:
-    baselines = Baselines(classifier(FrequencyMapping(4, 3)), data, 2, CPU)
+    baselines = Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 2, CPU)
     for predictions in baselines.compute("majority").values():
         np.testing.assert_array_equal(predictions.scores, [[0.5, 0.25, 0.25]] * len(predictions.ids))
     assert baselines.queries == 0
@@ -83,13 +83,13 @@ def test_majority_is_the_frequency_of_the_training_classes_and_asks_the_source_n
 def test_a_class_missing_from_training_has_no_share(data: TaskData) -> None:
     part = data.splits["train"].subset([0, 1, 6])  # classes 0, 0, 1
     fewer = TaskData(data.spec, {**data.splits, "train": part})
-    found = Baselines(classifier(FrequencyMapping(4, 3)), fewer, 2, CPU).compute("majority")
+    found = Baselines(classifier(FrequencyMapping(4, 3)), fewer, fewer.splits["train"], 2, CPU).compute("majority")
     np.testing.assert_allclose(found["val"].scores[0], [2 / 3, 1 / 3, 0])
 
 
 def test_mapping_only_fits_the_frequency_mapping_once_without_a_program(data: TaskData) -> None:
     model = classifier(FrequencyMapping(4, 3))
-    baselines = Baselines(model, data, 2, CPU)
+    baselines = Baselines(model, data, data.splits["train"], 2, CPU)
     found = baselines.compute("mapping_only")["test"]
     expected = responses(model, data.splits["test"])[:, QUADRANT_OF].softmax(1)
     np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-6)
@@ -101,7 +101,7 @@ def test_mapping_only_fits_the_frequency_mapping_once_without_a_program(data: Ta
 
 def test_mapping_only_with_a_fixed_mapping_just_applies_it(data: TaskData) -> None:
     model = classifier(AssignmentMapping(4, 3, "given", given=[[1], [0], [2]]))
-    found = Baselines(model, data, 4, CPU).compute("mapping_only")["val"]
+    found = Baselines(model, data, data.splits["train"], 4, CPU).compute("mapping_only")["val"]
     expected = responses(model, data.splits["val"])[:, [1, 0, 2]].softmax(1)
     np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-6)
 
@@ -109,7 +109,7 @@ def test_mapping_only_with_a_fixed_mapping_just_applies_it(data: TaskData) -> No
 def test_mapping_only_with_a_linear_mapping_is_its_convex_fit(data: TaskData) -> None:
     model = classifier(LinearMapping(4, 3, seed=2))
     weight = model.mapping.weight.clone()
-    found = Baselines(model, data, 4, CPU).compute("mapping_only")["val"]
+    found = Baselines(model, data, data.splits["train"], 4, CPU).compute("mapping_only")["val"]
 
     fresh = LinearMapping(4, 3, seed=2)
     fresh.observe(responses(model, data.splits["train"]), data.splits["train"].targets)
@@ -121,7 +121,7 @@ def test_mapping_only_with_a_linear_mapping_is_its_convex_fit(data: TaskData) ->
 
 def test_linear_probe_sees_the_plain_image_on_the_whole_canvas(data: TaskData) -> None:
     model = classifier(FrequencyMapping(4, 3))
-    baselines = Baselines(model, data, 3, CPU)
+    baselines = Baselines(model, data, data.splits["train"], 3, CPU)
     found = baselines.compute("linear_probe")["test"]
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ def test_linear_probe_sees_the_plain_image_on_the_whole_canvas(data: TaskData) -
         whole = interpolate(part.images / 255, (8, 8), mode="bilinear", antialias=True).clamp(0, 1)
         return model.source.network(whole).log_softmax(1).double().numpy()
 
-    weight, bias = fit_logistic(features(data.splits["train"]), data.splits["train"].targets.numpy(), 3)
+    weight, bias, _ = fit_logistic(features(data.splits["train"]), data.splits["train"].targets.numpy(), 3)
     scores = torch.from_numpy(features(data.splits["test"]) @ weight.T + bias)
     np.testing.assert_allclose(found.scores, scores.softmax(1).numpy(), atol=1e-4)
     assert (found.scores.argmax(1) == found.targets).all()
@@ -137,7 +137,7 @@ def test_linear_probe_sees_the_plain_image_on_the_whole_canvas(data: TaskData) -
 
 
 def test_the_queries_of_all_baselines_add_up(data: TaskData) -> None:
-    baselines = Baselines(classifier(FrequencyMapping(4, 3)), data, 5, CPU)
+    baselines = Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 5, CPU)
     for name in ("majority", "mapping_only", "linear_probe"):
         baselines.compute(name)
     assert baselines.queries == 48
@@ -149,7 +149,7 @@ def test_an_unknown_baseline_is_refused(data: TaskData) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.baselines: expected majority, .*got \['mayority'\]"):
         Baselines.check(["majority", "mayority"])
     with pytest.raises(ConfigError, match="mayority"):
-        Baselines(classifier(FrequencyMapping(4, 3)), data, 5, CPU).compute("mayority")
+        Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 5, CPU).compute("mayority")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -89,7 +89,7 @@ def test_curves_skip_what_is_missing_and_mark_the_best_epoch(tmp_path, figures):
         {"epoch": 1, "train/loss": 1.0, "val/auroc": 0.8, "train/accuracy": 0.5},
         {"epoch": 2, "train/loss": 0.5, "val/loss": 1.5, "val/auroc": float("nan")},
     ]
-    draw_curves(tmp_path / "curves.png", history, best_epoch=2)
+    draw_curves(tmp_path / "curves.png", history, best=2)
     loss, metric = figures[0].axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in (*loss.lines, *metric.lines)}
     assert drawn == {

@@ -5,6 +5,7 @@ import torch
 
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.estimators.backprop import Backprop
+from reprogram.estimators.base import StepKey
 from reprogram.losses import ClassBalanced, CrossEntropy, Focal, Loss
 from reprogram.mappings.assignment import AssignmentMapping
 from reprogram.mappings.base import LabelMapping
@@ -45,8 +46,9 @@ def test_backprop_agrees_with_finite_differences(program: InputProgram, mapping:
     targets, weights = torch.tensor([0, 1, 2, 1]), torch.full((4,), 0.25, dtype=torch.float64)
     with torch.no_grad():
         program.theta.copy_(0.1 * torch.randn(len(program.theta), generator=generator, dtype=torch.float64))
-    objective = BatchObjective(classifier, loss.double(), images, targets, weights)
-    surrogate = Backprop().step(objective).surrogate
+    rows = torch.arange(4)
+    objective = BatchObjective(classifier, loss.double(), images, targets, weights, rows)
+    surrogate = Backprop().step(objective, StepKey(0, 0, 0)).surrogate
     (gradient,) = torch.autograd.grad(surrogate, program.theta)
     assert surrogate.dtype == torch.float64
     assert gradient.abs().max() > 0
@@ -55,7 +57,7 @@ def test_backprop_agrees_with_finite_differences(program: InputProgram, mapping:
     directions = torch.cat([directions, gradient[None]])
     for direction in directions / directions.norm(dim=1, keepdim=True):
         with torch.no_grad():
-            above, below = (
-                (weights * objective.evaluate(program.theta + sign * STEP * direction).losses).sum() for sign in (1, -1)
-            )
+            points = program.theta + STEP * torch.stack([direction, -direction])
+            losses = objective.evaluate_at(points, torch.arange(2).repeat_interleave(4), rows.repeat(2)).losses
+            above, below = losses.view(2, 4) @ weights
         assert float((above - below) / (2 * STEP)) == pytest.approx(float(gradient @ direction), rel=1e-4, abs=1e-8)
