@@ -158,6 +158,7 @@ def report(chosen: list[Job], output: Path, results: Path) -> None:
     first = json.loads((output / done[0].name / "metrics.json").read_text())["environment"]
     first.pop("command")
     heading = HEADING.format(threads=os.environ.get("OMP_NUM_THREADS", "not set"), **first)
+    lines.append(_recovery(output, done))
     (results / "queries.md").write_text(heading + "\n".join(lines))
     print("\n".join(lines))
 
@@ -202,6 +203,49 @@ def _row(runs: list[Path], recipe: str, queries: int) -> dict[str, Any]:
 
 
 METRICS = ("balanced_accuracy", "accuracy", "auroc")
+
+
+def _recovery(output: Path, done: list[Job]) -> str:
+    """How much of the white-box program's gain over the mapping alone the default recipe recovers on digits."""
+    from reprogram.evaluation.intervals import resample_weights
+    from reprogram.evaluation.metrics import evaluate
+    from reprogram.evaluation.predictions import read_csv
+
+    def test(job: Job, name: str) -> Any:
+        return next(one for one in read_csv(output / job.name / name)[0] if one.split == "test")
+
+    queried = [job for job in done if (job.task, job.recipe, job.queries) == ("mnist", "default", 80_000)]
+    white = [job for job in done if (job.task, job.recipe) == ("mnist", "white box")]
+    if not queried or not white:
+        return ""
+    groups = {
+        "mapping only": [test(job, "predictions_mapping_only.csv") for job in queried],
+        "default, 80k queries": [test(job, "predictions.csv") for job in queried],
+        "white box": [test(job, "predictions.csv") for job in white],
+    }
+    reference = groups["mapping only"][0]
+    weights = np.concatenate(list(resample_weights(reference, 1000, seed=0)))
+    weights = np.concatenate([np.ones((1, weights.shape[1])), weights])  # first row: the point estimate
+    lines = ["\n## Digits: what the program adds to the mapping alone, on test\n"]
+    lines.append(f"Means over {len(queried)} and {len(white)} seeds; paired bootstrap over the test rows, 95 %.\n")
+    lines.append(
+        "| metric | mapping only | default, 80k queries | white box | gain of the default | gain of the white box |"
+    )
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for metric in ("accuracy", "balanced_accuracy", "nll"):
+        mean = {
+            name: np.mean([evaluate(reference.targets, one.scores, weights, False)[metric] for one in found], axis=0)
+            for name, found in groups.items()
+        }
+        gains = [mean[name] - mean["mapping only"] for name in list(groups)[1:]]
+        cells = [f"{values[0]:.4f}" for values in mean.values()]
+        for gain in gains:
+            low, high = np.quantile(gain[1:], [0.025, 0.975])
+            below = (gain[1:] <= 0).mean()
+            p_value = min(1.0, 2 * max(min(below, 1 - below), 1 / 1000))
+            cells.append(f"{gain[0]:+.4f} [{low:+.4f}, {high:+.4f}], p = {p_value:.3f}")
+        lines.append(f"| {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
