@@ -3,14 +3,14 @@
     OMP_NUM_THREADS=1 python -m scripts.check_crash --kills 20 --seed 0
 
 The oracle is a process of its own (``tests/integration/oracle_process.py``) and writes its count to the disk before it
-answers. The moments are spread evenly over the queries of the run, from the first of the mapping to the last of the
-test split: each kill waits for its number of queries and then a random 0 to 50 ms. After every kill
+answers. The queries of the run, from the first of the mapping to the last of the test split, are divided into as many
+parts as there are kills: each kill waits for a random query of its part, and then a random 0 to 50 ms. After every one
 
     oracle <= ledger <= oracle + in flight <= oracle + kills * micro-batch,    ledger <= budget
 
-and in the end the run has the program, to the last bit, and the predictions of one that nobody killed, since the budget
-leaves room for what was lost in flight. With ``--tight`` it leaves none: then the run ends as many steps early as the
-lost queries would have paid for, and still finishes.
+and in the end program and predictions are, to the last bit, those of a run that nobody killed, since the budget leaves
+room for what was lost in flight. With ``--tight`` it leaves none, and all kills fall into the training: then that ends
+early by the steps that the lost queries would have paid for, and the run finishes all the same.
 """
 
 import argparse
@@ -35,6 +35,7 @@ MICRO_BATCH = 8
 STEPS, STEP = 80, 24  # queries of a step: two for each of 12 examples
 PLANNED = {"train": STEPS * STEP, "mapping": 2 * 96, "validation": 5 * 40, "test": 40, "baseline": 40}
 TOTAL = sum(PLANNED.values())
+TRAINED = 96 + 4 * 40 + (STEPS - 5) * STEP  # before the last steps and what follows them
 CHOICES = (
     *("data=digits", "data.max_train=96", "data.max_val=40", "data.max_test=40", "data.batch_size=12"),
     *("access=black_box", "access.store=on", f"access.micro_batch={MICRO_BATCH}", "access.queries_per_second=1000"),
@@ -61,18 +62,14 @@ def main() -> None:
 def check(folder: Path, kills: int, seed: int, tight: bool) -> None:
     """Runs once without a kill and once with so many, and compares."""
     budget = TOTAL + (0 if tight else kills * MICRO_BATCH)
-    with oracle(folder / "quiet") as quiet:
-        run(quiet, budget).wait(PATIENCE)
-        whole = finished(quiet)
-        assert whole["queries"]["uncertain"] == 0
-        assert whole["queries"]["total"] == count(quiet)
-        assert {key: whole["queries"][key] for key in PLANNED} == PLANNED
     numbers = random.Random(seed)
-    print(f"{'kill':>4} {'oracle':>7} {'ledger':>7} {'in flight':>9} of {budget}, since the last one for")
-    with oracle(folder / "killed") as killed:
-        before: dict[str, int] = {}
-        moments = sorted(numbers.uniform(0, TOTAL) for _ in range(kills))
-        for kill, moment in enumerate(moments, start=1):
+    with oracle(folder / "quiet") as quiet, oracle(folder / "killed") as killed:
+        undisturbed = run(quiet, budget)
+        print(f"{'kill':>4} {'oracle':>7} {'ledger':>7} {'in flight':>9} of {budget}; since the last one:")
+        before, in_flight = {}, 0
+        for kill in range(kills):
+            # what was lost in flight is asked again
+            moment = (kill + numbers.random()) / kills * (TRAINED if tight else TOTAL) + in_flight
             process = run(killed, budget)
             wait_for(process, killed, moment)
             time.sleep(numbers.uniform(0, 0.05))
@@ -82,10 +79,15 @@ def check(folder: Path, kills: int, seed: int, tight: bool) -> None:
             spent, in_flight = account(killed)
             asked = ", ".join(purpose for purpose, number in spent.items() if number != before.get(purpose, 0))
             total, answered, before = sum(spent.values()), settled_count(killed), spent
-            print(f"{kill:>4} {answered:>7} {total:>7} {in_flight:>9} {asked}", flush=True)
-            assert answered <= total <= answered + in_flight <= answered + kill * MICRO_BATCH
-            assert in_flight <= kill * MICRO_BATCH
+            print(f"{kill + 1:>4} {answered:>7} {total:>7} {in_flight:>9} {asked}", flush=True)
+            assert answered <= total <= answered + in_flight
+            assert in_flight <= (kill + 1) * MICRO_BATCH
             assert total <= budget
+        undisturbed.wait(PATIENCE)
+        whole = finished(quiet)
+        assert whole["queries"]["uncertain"] == 0
+        assert whole["queries"]["total"] == count(quiet)
+        assert {purpose: whole["queries"][purpose] for purpose in PLANNED} == PLANNED
         run(killed, budget).wait(PATIENCE)
         record = finished(killed)
         compare(record, whole, killed, quiet, tight)
@@ -143,29 +145,28 @@ def compare(record: dict, whole: dict, killed: Path, quiet: Path, tight: bool) -
     assert answered <= queries["total"] <= answered + queries["uncertain"]
     assert queries["total"] <= queries["budget"]
     assert queries["total"] <= whole["queries"]["total"] + in_flight  # whatever was answered was paid for once
-    history, quiet_history = (last_history(folder) for folder in (killed, quiet))
+    assert record["queries"]["train"] - in_flight <= STEPS * STEP  # nothing that was answered was asked again
+    history, expected = (last_history(folder) for folder in (killed, quiet))
     if tight:
-        lost = -(-in_flight // STEP) + 1  # a step that was begun when the run died is not taken up without its price
-        assert history[-1]["step"] >= STEPS - lost
-        print(f"ended after {history[-1]['step']} of {STEPS} steps")
+        lost = -(-in_flight // STEP)
+        assert STEPS - lost <= history[-1]["step"] <= STEPS
+        print(f"ended after {history[-1]['step']} of {STEPS} steps, at least {STEPS - lost} expected")
         return
     programs = [load_file(folder / "run" / "program" / "program.safetensors") for folder in (killed, quiet)]
     assert programs[0].keys() == programs[1].keys()
     assert all(torch.equal(value, programs[1][key]) for key, value in programs[0].items())
-    names = [{key: value for key, value in row.items() if key != "queries"} for row in history]
-    assert names == [{key: value for key, value in row.items() if key != "queries"} for row in quiet_history]
+    assert history == expected
     for key in ("val", "test", "best_step"):
         assert record[key] == whole[key]
     predictions = [(folder / "run" / "predictions.csv").read_text() for folder in (killed, quiet)]
     assert predictions[0] == predictions[1]
-    print(f"program of step {record['best_step']} and predictions equal those of the run that nobody killed")
+    print(f"program (of step {record['best_step']}), learning curve and predictions equal those of a run without kills")
 
 
 def last_history(folder: Path) -> list[dict]:
-    """One row for each validation."""
+    """One row for each validation; lost queries are in its count of them, so that is left out."""
     checkpoint = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    history: list[dict] = checkpoint["reprogram"]["history"]
-    return history
+    return [{key: row[key] for key in row if key != "queries"} for row in checkpoint["reprogram"]["history"]]
 
 
 if __name__ == "__main__":
