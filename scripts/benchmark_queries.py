@@ -1,16 +1,16 @@
 """Accuracy against queries behind a black box: every estimator and recipe under the same accounting.
 
-    REPROGRAM_ASSETS=DIR python scripts/benchmark_queries.py run --part 0/2 &
-    REPROGRAM_ASSETS=DIR python scripts/benchmark_queries.py run --part 1/2
+    REPROGRAM_ASSETS=DIR python scripts/benchmark_queries.py run
     python scripts/benchmark_queries.py report
 
-Finished runs are skipped, so ``run`` can be stopped and repeated. A job is one ``reprogram-train`` of
+Finished runs are skipped, so ``run`` can be stopped and repeated; several processes share the work. A job is one ``reprogram-train`` of
 ``experiment=black_box/<task>_<source>`` with overrides that are kept in the results. Its budget is that of the curve
 for training and mapping, plus what validation, test and the mapping-only baseline need. The curves show validation;
 test is scored once, at the end of each run.
 """
 
 import argparse
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -92,7 +92,6 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "report"))
-    parser.add_argument("--part", default="0/1", help="I/N: every N-th job, from the I-th on")
     parser.add_argument("--task", choices=TASKS, action="append")
     parser.add_argument("--recipe", choices=RECIPES, action="append")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark_queries"))
@@ -101,9 +100,14 @@ def main() -> None:
     tasks, recipes = arguments.task or TASKS, arguments.recipe or RECIPES
     chosen = [job for job in jobs() if job.task in tasks and job.recipe in recipes]
     if arguments.action == "run":
-        first, step = map(int, arguments.part.split("/"))
-        for job in chosen[first::step]:
-            run(job, arguments.output)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        for job in chosen:
+            with (arguments.output / f"{job.name}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # another process is at it
+                run(job, arguments.output)
     else:
         report(chosen, arguments.output, arguments.results)
 
@@ -175,7 +179,7 @@ and mapping, as the ledger counted them; validation, test and the mapping-only b
 all. Programs and mappings are chosen on validation - the mapping alone is one of the candidates - and test is scored
 once. Made by
 
-    REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run --part 0/2   (and 1/2 beside it)
+    REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run   (two of them)
     python scripts/benchmark_queries.py report
 
 on {device}, python {python}, {packages}, commit {commit}. Exact overrides: `queries_<task>.json`.
