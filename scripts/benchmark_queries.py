@@ -3,10 +3,10 @@
     REPROGRAM_ASSETS=DIR python scripts/benchmark_queries.py run
     python scripts/benchmark_queries.py report
 
-Finished runs are skipped, so ``run`` can be stopped and repeated; several processes share the work. A job is one ``reprogram-train`` of
-``experiment=black_box/<task>_<source>`` with overrides that are kept in the results. Its budget is that of the curve
-for training and mapping, plus what validation, test and the mapping-only baseline need. The curves show validation;
-test is scored once, at the end of each run.
+Finished runs are skipped, so ``run`` can be stopped and repeated; several processes share the work. A job is one
+``reprogram-train`` of ``experiment=black_box/<task>_<source>`` with overrides that are kept in the results. Its budget
+is that of the curve for training and mapping, plus what validation, test and the mapping-only baseline need. The curves
+show validation; test is scored once, at the end of each run.
 """
 
 import argparse
