@@ -133,7 +133,7 @@ def estimator(cfg: Config, program: InputProgram) -> GradientEstimator:
                     f"{cfg['trainer'][key]}"
                 )
     if is_black_box(cfg):
-        check_smoothing(program, made, cfg["access"]["encoding"], cfg["access"]["jpeg_quality"])
+        check_smoothing(program, made, cfg["access"]["encoding"])
     return made
 
 

@@ -238,6 +238,17 @@ def test_a_source_without_a_file_of_its_own_says_so(tmp_path: Path) -> None:
         artefact.load(tmp_path, source_weights="file.safetensors")
 
 
+def test_an_artefact_of_before_there_were_black_boxes_loads(cfg: dict[str, Any], tmp_path: Path) -> None:
+    model = trained(cfg)
+    artefact.save(model, cfg, tmp_path)
+    edit(tmp_path, config={key: value for key, value in cfg.items() if key != "access"})
+    loaded = artefact.load(tmp_path)
+    assert loaded.source.spec.differentiable
+    images = torch.rand(3, 3, 9, 9)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images))
+
+
 def test_saving_twice_replaces(cfg: dict[str, Any], tmp_path: Path) -> None:
     model = trained(cfg)
     artefact.save(model, cfg, tmp_path)

@@ -37,21 +37,22 @@ class BudgetStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Holds the next step: here, because a training that is stopped now is still validated."""
+        """Holds the next step: here, because a training that is stopped now, also by its end, is still validated."""
         if (batch_idx + 1) % self.accumulate == 0 or trainer.is_last_batch:
             self._hold_next(trainer, pl_module)
 
     def _hold_next(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True
             return
+        assert isinstance(module, ReprogrammingModule)
         needed = max(0, self.queries - self._stored(module))
         if not from_first_process(trainer.is_global_zero and self.ledger.hold(needed)):
             log.info("budget   spent after %d steps; the best program so far is kept", trainer.global_step)
             trainer.should_stop = True
 
-    def _stored(self, module: pl.LightningModule) -> int:
+    def _stored(self, module: ReprogrammingModule) -> int:
         """Answers to the steps that come next, which the run had before it was cut off and continued."""
-        assert isinstance(module, ReprogrammingModule)
         source = module.classifier.source
         assert isinstance(source, BlackBox)
         if not source.stores_training:

@@ -31,8 +31,9 @@ class Sizes:
 
     @property
     def step(self) -> int:
-        """Most queries of one optimiser step."""
-        return max(self.batch, self.processes) * self.accumulate * self.queries_per_example
+        """Most queries of one optimiser step, which ends with the epoch at the latest."""
+        images = min(max(self.batch, self.processes) * self.accumulate, self.pass_over(self.train))
+        return images * self.queries_per_example
 
     def pass_over(self, examples: int) -> int:
         """Images of one pass over so many examples that all processes share."""
@@ -97,7 +98,7 @@ def plan_queries(
     """Reserves what the run needs besides training; training gets the rest.
 
     The first fit of the mapping is worth more than anything after it: unless ``prime`` says otherwise it gets all
-    training images, or three quarters of what testing, validation and baselines leave. Fits before later validations
+    training images, or as many as testing, validation, baselines and one step leave. Fits before later validations
     get at most half of what is left then; a budget that is too small for one of them validates without.
 
     Args:
@@ -120,14 +121,19 @@ def plan_queries(
         raise ConfigError("trainer.max_epochs: expected a number of epochs, or access.query_budget=N to bound the run")
     fixed = _fixed(sizes, validations, baselines, stored)
     left = None if budget is None else budget - sum(fixed.values())
-    primed = _primed(sizes, prime, fits, left)
+    own = fits.at_start + fits.at_end
+    # the mapping alone is fitted to the answers of the first pass, if that was made and is stored
+    others = ("linear_probe" in baselines) + ("mapping_only" in baselines and not (stored and fits.at_start))
+    primed = _primed(sizes, prime, own + others, left)
     later = validations - 1 if fits.before_validation else 0
-    if left is not None and later and primed:
-        later = min(later, max(0, left - primed) // 2 // primed)
+    if left is not None and later:
+        one_pass = sizes.pass_over(primed)
+        spare = left - own * one_pass - others * primed - sizes.step
+        later = min(later, max(0, spare) // 2 // one_pass)
         validations = later + 1 if later else validations
         fixed = _fixed(sizes, validations, baselines, stored)
-    fixed["mapping"] = (fits.at_start + fits.at_end + later) * sizes.pass_over(primed)
-    fixed["baseline"] += primed * (("linear_probe" in baselines) + ("mapping_only" in baselines and not stored))
+    fixed["mapping"] = (own + later) * sizes.pass_over(primed)
+    fixed["baseline"] += others * primed
     steps, interval = max_steps or 0, None
     if budget is not None:
         steps = _affordable(sizes, budget - sum(fixed.values()))
@@ -159,15 +165,14 @@ def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: boo
     }
 
 
-def _primed(sizes: Sizes, prime: int | None, fits: RefitSchedule, left: int | None) -> int:
-    """Images of a pass: what is asked for, or what the budget allows beside one step, but a batch at least."""
-    if not (fits.at_start or fits.at_end):
-        return 0
-    if prime is not None or left is None:
+def _primed(sizes: Sizes, prime: int | None, passes: int, left: int | None) -> int:
+    """Images of a pass: as asked for, or whole batches that the budget allows beside one step, at least one."""
+    if prime is not None or left is None or not passes:
         return min(prime or sizes.train, sizes.train)
-    passes = fits.at_start + fits.at_end
-    allowed = min(left * 3 // 4, left - sizes.step) // passes
-    return min(sizes.train, max(sizes.batch, allowed))
+    allowed = (left - sizes.step) // passes
+    if sizes.pass_over(sizes.train) <= allowed:
+        return sizes.train
+    return max(1, allowed // max(sizes.batch, sizes.processes)) * sizes.batch
 
 
 def _affordable(sizes: Sizes, left: int) -> int:

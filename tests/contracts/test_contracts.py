@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reprogram.build import DATA_KEYS, SOURCE_KEYS
-from reprogram.errors import ConfigError
+from reprogram.build import ACCESS_KEYS, DATA_KEYS, SOURCE_KEYS
+from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.estimators.base import GradientEstimator, StepKey
 from reprogram.instantiation import bind, call
 from reprogram.losses import Loss
@@ -23,16 +23,24 @@ from reprogram.objective import BatchObjective, Evaluation
 from reprogram.programs.base import InputProgram
 from reprogram.programs.frame import FrameProgram
 from reprogram.sources.base import SourceModel
+from reprogram.sources.embedded import embedded_source
+from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import fingerprint
 from reprogram.sources.prepared import PreparedSource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-GROUPS = ("program", "mapping", "estimator", "loss", "optimizer", "scheduler", "source", "data")
-NOT_OF_THE_TARGET = {"source": SOURCE_KEYS, "data": (*DATA_KEYS, "defaults"), "optimizer": ("mapping_lr",)}
+GROUPS = ("program", "mapping", "estimator", "loss", "optimizer", "scheduler", "source", "access", "data")
+NOT_OF_THE_TARGET = {
+    "source": SOURCE_KEYS,
+    "access": ACCESS_KEYS,
+    "data": (*DATA_KEYS, "defaults"),
+    "optimizer": ("mapping_lr",),
+}
 FACTS = {  # arguments that code gives and no YAML may repeat
     "program": {"canvas", "support"},
     "mapping": {"source_classes", "target_classes", "seed"},
     "estimator": {"dimension"},
+    "access": {"source", "ledger", "priced"},
     "loss": {"class_counts"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
@@ -98,6 +106,13 @@ def test_every_choice_is_shown_with_the_default_of_its_argument(config: Path) ->
     for name, default in parameters.items():
         if default is not inspect.Parameter.empty and values[name] != {}:  # no arguments: None in the signature
             assert values[name] == (list(default) if isinstance(default, tuple) else default), name
+
+
+@each("access")
+def test_an_access_is_open_or_has_every_key_of_the_run(config: Path) -> None:
+    values = OmegaConf.to_container(OmegaConf.load(config))
+    assert isinstance(values, dict)
+    assert set(ACCESS_KEYS) <= set(values) or values == {"_target_": None}
 
 
 # ---------------------------------------------------------------------------------------------------------- programs
@@ -495,3 +510,45 @@ def test_the_fingerprint_does_not_change_by_use(config: Path, source: SourceMode
     source(images_for(source).requires_grad_())[:, 0].sum().backward()
     assert source.fingerprint == before
     assert len(before) == 64
+
+
+# ------------------------------------------------------------------------------------------------------------ access
+
+HIDING = [path for path in configs("access") if block(path)["_target_"] is not None]
+each_hiding = pytest.mark.parametrize("config", HIDING, ids=lambda path: path.stem)
+
+
+def hidden(config: Path, ledger: Ledger, **choices: Any) -> SourceModel:
+    source = embedded_source()
+    made: SourceModel = call({**block(config), **choices}, "access", source=source, ledger=ledger, priced=False)
+    return made
+
+
+@each_hiding
+def test_what_is_hidden_answers_without_a_graph_and_is_frozen(config: Path) -> None:
+    made = hidden(config, Ledger(None, "run"))
+    images = images_for(made).requires_grad_()
+    log_probs = made(images)
+    assert not log_probs.requires_grad
+    torch.testing.assert_close(log_probs, embedded_source()(images).detach())
+    assert (made.spec.differentiable, made.spec.feature_dim) == (False, None)
+    assert made.spec.class_names == embedded_source().spec.class_names
+    assert made.fingerprint == embedded_source().fingerprint
+    made.train()
+    assert not any(module.training for module in made.modules())
+    assert not any(parameter.requires_grad for parameter in made.parameters())
+
+
+@each_hiding
+def test_what_is_hidden_counts_by_purpose_and_stops_at_the_budget(config: Path) -> None:
+    made = hidden(config, Ledger(None, "run", budget=5), store="off")
+    with made.asked_for("validation"):
+        made(images_for(made, 2))
+    made(images_for(made, 1))
+    queries = made.queries()
+    assert queries is not None
+    assert (queries["validation"], queries["other"], sum(queries.values())) == (2, 1, 3)
+    with pytest.raises(QueryBudgetExceeded):
+        made(images_for(made, 3))
+    assert made.queries() == queries
+    assert made.uncertain == 0

@@ -102,6 +102,18 @@ def test_curves_skip_what_is_missing_and_mark_the_best_epoch(tmp_path, figures):
     assert {text.get_text() for text in loss.get_legend().get_texts()} == {"train loss", "val loss", "best epoch: 2"}
 
 
+def test_curves_over_queries_start_before_the_first_step(tmp_path, figures):
+    history = [
+        {"queries": 480, "val/accuracy": 0.5, "val/nll": 0.9},
+        {"queries": 2480, "val/accuracy": 0.7, "train/loss": 0.6},
+    ]
+    draw_curves(tmp_path / "curves.png", history, 2480, "queries")
+    loss, metric = figures[0].axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in metric.lines}
+    assert drawn == {"val accuracy": [[480, 0.5], [2480, 0.7]], "best at 2,480 queries": [[2480, 0], [2480, 1]]}
+    assert loss.get_xlabel() == metric.get_xlabel() == "queries"
+
+
 def test_one_epoch_is_visible_and_none_is_no_error(tmp_path, figures):
     draw_curves(tmp_path / "one.png", [{"epoch": 0, "train/loss": 1.0, "val/accuracy": 0.5}], 0)
     assert figures[0].axes[0].lines[0].get_marker() == "s"

@@ -112,7 +112,8 @@ def test_checkpoints_hold_no_weight_of_the_source(small, tmp_path: Path) -> None
 
 def test_early_stopping_and_unknown_monitor(small) -> None:
     result = train(small("callbacks.patience=1", "optimizer.lr=0", "mapping=assignment", "trainer.max_epochs=9"))
-    assert result.metrics["queries"]["train"] == 2 * 96  # nothing can improve: stopped after the second epoch
+    assert result.metrics["queries"]["train"] == 96  # nothing can improve on the start: stopped after the first epoch
+    assert result.metrics["best_step"] == 0
     with pytest.raises(ConfigError, match="val/accuracy"):
         train(small("callbacks.monitor=val/typo", run_dir="other"))
 

@@ -11,6 +11,7 @@ from reprogram.mappings.base import RefitSchedule
     [
         ("never", False, False, []),
         ("once", True, False, []),
+        ("validation", True, False, []),
         (1, True, True, [1, 2, 3, 4, 5, 6]),
         (2, True, True, [2, 4, 6]),
         (3, True, True, [3, 6]),
@@ -22,6 +23,7 @@ def test_the_table_of_moments(refresh: str | int, at_start: bool, observes: bool
     assert schedule.at_start is at_start
     assert schedule.observes_training is observes
     assert [epoch for epoch in range(7) if schedule.due(epoch)] == due
+    assert schedule.before_validation is (refresh == "validation")
     assert schedule.at_end is False
     assert RefitSchedule(refresh, at_end=True).at_end is True
 

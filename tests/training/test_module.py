@@ -11,11 +11,14 @@ from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.augmentation import Augmentation
 from reprogram.errors import RunError
 from reprogram.estimators.backprop import Backprop
+from reprogram.estimators.two_sided import TwoSided
 from reprogram.losses import CrossEntropy
 from reprogram.mappings.base import LabelMapping
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.mappings.linear import LinearMapping
 from reprogram.programs.frame import FrameProgram
+from reprogram.sources.black_box import BlackBox
+from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.schedules import multistep
@@ -160,6 +163,43 @@ def test_a_checkpoint_of_another_program_or_mapping_is_refused(
 ) -> None:
     with pytest.raises(RunError, match=f"another program or mapping; differing: .*{named}"):
         module().on_load_checkpoint(checkpoint(other()))
+
+
+def test_a_validation_is_a_row_of_the_history_and_ends_the_sums_of_training() -> None:
+    made = module()
+    floats = made.on_after_batch_transfer(batch(), 0)
+    with torch.no_grad():
+        made.validation_step(floats, 0)
+        assert made.validated().keys() == made.history[0].keys() - {"epoch", "step"}  # nothing of training yet
+        made.training_step(floats, 0)
+        loss = float(made.sums[0]) / 4
+        made.validation_step(floats, 0)
+        found = made.validated()
+        made.validation_step(floats, 0)
+        made.validated()
+        accuracy = (made.classifier(floats.images).argmax(1) == floats.targets).double().mean()
+    assert found["train/loss"] == pytest.approx(loss)
+    assert found["val/accuracy"] == pytest.approx(float(accuracy))
+    assert not made.sums.any()
+    assert made.history[1] == {"epoch": -1, "step": 0, **found}
+    assert "train/loss" not in made.history[2]
+    assert len(made.history) == 3
+
+
+def test_behind_a_black_box_a_row_says_what_it_took_to_get_there() -> None:
+    made = module()
+    floats, ledger = made.on_after_batch_transfer(batch(), 0), Ledger(None, "run")
+    made.classifier.source = BlackBox(made.classifier.source, ledger)
+    made.estimator = TwoSided()
+    with ledger.purpose("mapping"):
+        made.classifier.source(torch.rand(3, 3, 8, 8))
+    made.training_step(floats, 0)
+    with torch.no_grad():
+        made.validation_step(floats, 0)
+        made.validated()
+    assert made.history[0]["queries"] == 3 + 2 * 4  # what scoring validation costs is not what training costs
+    assert ledger.spent()["train"] == made.queries["train"] == 8
+    assert ledger.spent()["validation"] == 4
 
 
 def test_validation_steps_keep_only_real_examples() -> None:

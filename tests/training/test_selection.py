@@ -1,9 +1,13 @@
-"""After the last step: the best epoch, and one more fit where validation agrees."""
+"""What a run ends with: the best of start and validations, and one more fit where validation agrees."""
 
+import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from reprogram.classifier import ReprogrammedClassifier
@@ -15,7 +19,7 @@ from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.programs.frame import FrameProgram
 from reprogram.sources.network import NetworkSource
 from reprogram.training.module import ReprogrammingModule
-from reprogram.training.selection import refit_at_end, restore_best
+from reprogram.training.selection import StartCandidate, refit_at_end, restore_best
 from reprogram.types import TaskSpec
 
 CPU = torch.device("cpu")
@@ -52,10 +56,14 @@ def classifier(assignment: list[list[int]], refit: bool = True) -> ReprogrammedC
     return ReprogrammedClassifier(FrameProgram((8, 8), 6), source, mapping, TaskSpec("toy", ("a", "b"), (6, 6)))
 
 
+def refitted(model: ReprogrammedClassifier, task: TaskData, monitor: str, mode: str) -> dict[str, int]:
+    return refit_at_end(model, task, task.splits["train"], 4, CPU, monitor, mode)
+
+
 @pytest.mark.parametrize(("monitor", "mode"), [("val/accuracy", "max"), ("val/nll", "min")])
 def test_a_refit_that_helps_on_validation_is_kept(monitor: str, mode: str) -> None:
     model = classifier([[3], [2]])  # the wrong way round
-    asked = refit_at_end(model, data([0, 0, 1, 1]), 4, CPU, monitor, mode)
+    asked = refitted(model, data([0, 0, 1, 1]), monitor, mode)
     assert model.mapping.assignment.tolist() == [[2], [3]]
     assert asked == {"mapping": 6, "validation": 8}
 
@@ -63,28 +71,28 @@ def test_a_refit_that_helps_on_validation_is_kept(monitor: str, mode: str) -> No
 @pytest.mark.parametrize(("monitor", "mode"), [("val/accuracy", "max"), ("val/nll", "min")])
 def test_a_refit_that_hurts_on_validation_is_not(monitor: str, mode: str) -> None:
     model = classifier([[3], [2]])
-    asked = refit_at_end(model, data([1, 1, 0, 0]), 4, CPU, monitor, mode)  # labels as the old mapping has them
+    asked = refitted(model, data([1, 1, 0, 0]), monitor, mode)  # labels as the old mapping has them
     assert model.mapping.assignment.tolist() == [[3], [2]]
     assert asked == {"mapping": 6, "validation": 8}
 
 
 def test_of_equally_good_ones_the_newest_is_kept() -> None:
     model = classifier([[0], [1]])
-    refit_at_end(model, data([0, 1, 0, 1]), 4, CPU, "val/accuracy", "max")
+    refitted(model, data([0, 1, 0, 1]), "val/accuracy", "max")
     assert model.mapping.assignment.tolist() == [[2], [3]]
 
 
 def test_what_was_observed_in_training_does_not_count() -> None:
     model = classifier([[0], [1]])
     model.mapping.observe(torch.eye(4)[:2].repeat(100, 1).log().clamp(min=-9), torch.tensor([0, 1]).repeat(100))
-    refit_at_end(model, data([0, 0, 1, 1]), 4, CPU, "val/accuracy", "max")
+    refitted(model, data([0, 0, 1, 1]), "val/accuracy", "max")
     assert model.mapping.assignment.tolist() == [[2], [3]]
     assert not model.mapping.counts.any()
 
 
 def test_a_mapping_that_does_not_want_it_is_left_alone_and_costs_nothing() -> None:
     model = classifier([[3], [2]], refit=False)
-    assert refit_at_end(model, data([0, 0, 1, 1]), 4, CPU, "val/accuracy", "max") == {}
+    assert refitted(model, data([0, 0, 1, 1]), "val/accuracy", "max") == {}
     assert model.mapping.assignment.tolist() == [[3], [2]]
 
 
@@ -92,18 +100,87 @@ def module(model: ReprogrammedClassifier) -> ReprogrammingModule:
     return ReprogrammingModule(model, CrossEntropy(), Backprop(), lambda groups: torch.optim.SGD(groups, lr=1.0))
 
 
-def test_the_best_epoch_comes_back_with_program_and_mapping(tmp_path: Path) -> None:
-    best = module(classifier([[2], [3]]))
+def candidate(assignment: list[list[int]], **row: float) -> ReprogrammingModule:
+    """A state that was validated, with a program of its own."""
+    made = module(classifier(assignment))
     with torch.no_grad():
-        best.classifier.program.theta.normal_()
-    torch.save({"state_dict": best.state_dict(), "epoch": 4}, tmp_path / "best.ckpt")
-
-    final = module(classifier([[0], [1]]))
-    assert restore_best(final, tmp_path / "best.ckpt", "val/accuracy") == 4
-    assert torch.equal(final.classifier.program.theta, best.classifier.program.theta)
-    assert final.classifier.mapping.assignment.tolist() == [[2], [3]]
+        made.classifier.program.theta.normal_()
+    made.history = [{"epoch": -1, "step": 0, **row}]
+    return made
 
 
-def test_a_training_too_short_for_validation_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no best epoch was saved.*val/auroc"):
-        restore_best(module(classifier([[0], [1]])), tmp_path / "best.ckpt", "val/auroc")
+def save(made: ReprogrammingModule, path: Path) -> None:
+    checkpoint: dict[str, object] = {}
+    made.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "start", "reached", "program_wins"),
+    [
+        ("max", 0.5, 0.6, True),
+        ("max", 0.6, 0.5, False),
+        ("max", 0.5, 0.5, False),  # it must add something
+        ("min", 0.5, 0.4, True),
+        ("min", 0.4, 0.5, False),
+        ("max", math.nan, 0.1, True),
+        ("max", 0.5, math.nan, False),
+    ],
+)
+def test_a_program_must_beat_the_mapping_alone(
+    mode: str, start: float, reached: float, program_wins: bool, tmp_path: Path
+) -> None:
+    alone, trained = candidate([[2], [3]], **{"val/x": start}), candidate([[0], [1]], **{"val/x": start})
+    trained.history.append({"epoch": 3, "step": 12, "val/x": reached})
+    save(alone, tmp_path / "start.ckpt")
+    save(trained, tmp_path / "best.ckpt")
+    final = candidate([[1], [0]], **{"val/x": start})
+    final.history += [trained.history[1], {"epoch": 4, "step": 16, "val/x": 0.0}]
+
+    row = restore_best(final, tmp_path, "val/x", mode)
+    winner = trained if program_wins else alone
+    assert row["step"] == (12 if program_wins else 0)
+    assert torch.equal(final.classifier.program.theta, winner.classifier.program.theta)
+    assert torch.equal(final.classifier.mapping.assignment, winner.classifier.mapping.assignment)
+    assert len(final.history) == 3  # all that was validated stays in the record
+
+
+def test_without_any_later_validation_the_mapping_alone_is_kept(tmp_path: Path) -> None:
+    alone, final = candidate([[2], [3]], **{"val/x": 0.5}), candidate([[0], [1]], **{"val/x": 0.5})
+    save(alone, tmp_path / "start.ckpt")
+    assert restore_best(final, tmp_path, "val/x", "max")["epoch"] == -1
+    assert torch.equal(final.classifier.program.theta, alone.classifier.program.theta)
+
+
+def test_a_training_that_never_validated_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no program was saved.*val/auroc"):
+        restore_best(module(classifier([[0], [1]])), tmp_path, "val/auroc", "max")
+
+
+class Trainer:
+    """As much of one as a callback sees."""
+
+    global_rank, world_size, is_global_zero = 0, 1, True
+    loggers: ClassVar[list[Logger]] = []
+
+    def __init__(self) -> None:
+        self.early_stopping_callbacks = [EarlyStopping("val/accuracy")]
+
+
+def test_the_start_is_validated_saved_and_where_patience_counts_from(tmp_path: Path) -> None:
+    made, task, trainer = module(classifier([[3], [2]])), data([0, 1, 1, 1]), Trainer()
+    made.train()
+    start = StartCandidate(task.splits["val"], 3, tmp_path / "checkpoints", "val/accuracy")
+    start.on_train_start(trainer, made)
+    (row,) = made.history
+    assert (row["epoch"], row["step"], row["val/accuracy"]) == (-1, 0, 0.25)  # the mapping is the wrong way round
+    assert made.queries == {"train": 0, "mapping": 0, "validation": 4}
+    assert made.training
+    assert trainer.early_stopping_callbacks[0].best_score == 0.25
+    state = torch.load(tmp_path / "checkpoints" / "start.ckpt", weights_only=True)["state_dict"]
+    assert state["classifier.mapping.assignment"].tolist() == [[3], [2]]
+    assert not [key for key in state if "source" in key]
+
+    start.on_train_start(trainer, made)  # as in a run that is continued
+    assert len(made.history) == 1
+    assert made.queries["validation"] == 4

@@ -1,0 +1,192 @@
+"""What a budget buys, worked out by hand."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from reprogram.errors import ConfigError
+from reprogram.mappings.base import RefitSchedule
+from reprogram.training.query_plan import QueryPlan, Sizes, cost, plan_queries
+
+SIZES = Sizes(train=96, val=40, test=30, batch=16, accumulate=1, queries_per_example=2)
+ONCE, LATER, NEVER = RefitSchedule("once"), RefitSchedule("validation"), RefitSchedule("never")
+
+
+def plan(sizes: Sizes = SIZES, fits: RefitSchedule = ONCE, **choices: object) -> QueryPlan:
+    defaults = {
+        "budget": 1000, "max_steps": None, "validations": 5, "prime": None, "baselines": ["majority"], "stored": True,
+    }  # fmt: skip
+    return plan_queries(sizes, fits=fits, **(defaults | choices))  # type: ignore[arg-type]
+
+
+def test_training_gets_what_the_rest_leaves() -> None:
+    made = plan()
+    # 1000 - 96 - 5 x 40 - 30 = 674 pay for 21 steps of 32; 20 of them make four equal parts
+    assert made.amounts == {"train": 20 * 32, "mapping": 96, "validation": 200, "test": 30, "baseline": 0}
+    assert (made.prime, made.steps, made.interval, made.refits) == (96, 20, 5, False)
+    assert (made.total, made.budget, made.queries_per_step) == (966, 1000, 32)
+
+
+def test_the_last_step_of_an_epoch_may_be_cheaper() -> None:
+    made = plan(dataclasses.replace(SIZES, train=100), validations=2)
+    # an epoch: 6 steps of 32 and one of 8 are 200; of 1000 - 100 - 80 - 30 = 790, 3 epochs and 5 more steps cost 760
+    assert (made.steps, made.interval, made.amounts["train"]) == (26, 26, 760)
+
+
+def test_accumulated_batches_are_one_step() -> None:
+    made = plan(dataclasses.replace(SIZES, train=80, accumulate=2), validations=4)
+    # an epoch: 5 batches in 3 steps, 160; of 1000 - 80 - 160 - 30 = 730, 4 epochs and 1 step: 13, 12 in thirds
+    assert made.queries_per_step == 64
+    assert (made.steps, made.interval, made.amounts["train"]) == (12, 8, 640)
+
+
+def test_processes_fill_their_share_of_a_small_batch() -> None:
+    sizes = Sizes(train=10, val=5, test=3, batch=4, accumulate=1, queries_per_example=1, processes=3)
+    assert [sizes.pass_over(examples) for examples in (0, 4, 5, 10)] == [0, 4, 7, 11]
+    assert sizes.step == 4
+    assert dataclasses.replace(sizes, processes=8).step == 8
+    assert dataclasses.replace(sizes, processes=8).pass_over(10) == 24
+    assert plan(sizes, budget=100, validations=2).amounts == {
+        "train": 70, "mapping": 11, "validation": 14, "test": 3, "baseline": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("baselines", "fits", "stored", "expected"),
+    [
+        ([], ONCE, True, 0),
+        (["mapping_only"], ONCE, True, 30),  # pass and validation are those before the first step
+        (["mapping_only"], NEVER, True, 96 + 30),
+        (["mapping_only"], RefitSchedule("never", at_end=True), True, 96 + 30),
+        (["linear_probe"], ONCE, True, 96 + 40 + 30),
+        (["mapping_only", "linear_probe"], ONCE, True, 30 + 96 + 40 + 30),
+        (["mapping_only"], ONCE, False, 96 + 40 + 30),
+        (["mapping_only", "linear_probe"], ONCE, False, 2 * (96 + 40 + 30)),
+    ],
+)
+def test_baselines_pay_for_what_the_run_has_not_asked(
+    baselines: list[str], fits: RefitSchedule, stored: bool, expected: int
+) -> None:
+    assert plan(baselines=baselines, fits=fits, stored=stored, budget=3000).amounts["baseline"] == expected
+
+
+def test_without_a_store_what_is_scored_again_is_paid_again() -> None:
+    kept, lost = plan(), plan(stored=False)
+    assert lost.amounts["validation"] == kept.amounts["validation"] + 3 * 40  # twice around the last fit, and the end
+    assert lost.amounts["test"] == 2 * 30
+    assert lost.steps < kept.steps
+
+
+@pytest.mark.parametrize(
+    ("fits", "passes"),
+    [
+        (NEVER, 0), (ONCE, 1), (RefitSchedule(2), 1), (LATER, 5), (RefitSchedule("once", at_end=True), 2),
+        (RefitSchedule("never", at_end=True), 1), (RefitSchedule("validation", at_end=True), 6),
+    ],
+)  # fmt: skip
+def test_every_fit_on_a_fresh_pass_is_in_the_plan(fits: RefitSchedule, passes: int) -> None:
+    made = plan(fits=fits, budget=5000)
+    assert made.amounts["mapping"] == passes * 96
+    assert made.refits == (fits is LATER or fits.refresh == "validation")
+
+
+def test_the_first_fit_gets_all_but_one_step_in_whole_batches() -> None:
+    # 330 - 230 = 100 are left, 68 of them beside one step: 4 batches of 16
+    made = plan(budget=330)
+    assert (made.prime, made.amounts["mapping"], made.steps) == (64, 64, 1)
+    assert plan(budget=330, prime=50).prime == 50
+    assert plan(budget=2000, prime=500).prime == 96
+
+
+def test_later_fits_get_half_of_what_is_left_then_or_are_given_up() -> None:
+    # 800 - 230 - 96 - 32 = 442: half of it pays for two passes, so there are three validations
+    made = plan(fits=LATER, budget=800)
+    assert made.refits
+    assert (made.amounts["mapping"], made.amounts["validation"]) == (3 * 96, 3 * 40)
+    few = plan(fits=LATER, budget=500)  # 142: half of it is less than a pass
+    assert not few.refits
+    assert (few.amounts["mapping"], few.amounts["validation"]) == (96, 5 * 40)
+
+
+def test_without_a_budget_epochs_decide() -> None:
+    made = plan(budget=None, max_steps=12)
+    assert (made.steps, made.interval, made.budget, made.prime) == (12, None, None, 96)
+    assert made.amounts["train"] == 12 * 32
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs: .*access\.query_budget=N"):
+        plan(budget=None)
+
+
+def test_a_bound_on_the_steps_leaves_money_unspent() -> None:
+    assert plan(max_steps=6).steps == 4  # a validation after each
+    assert plan(max_steps=3).interval == 1
+    assert plan(max_steps=3).total == 966 - 17 * 32
+
+
+SWEEP = [
+    Sizes(train, val, 30, min(batch, train), accumulate, queries, processes)
+    for train, val, batch, accumulate, queries, processes in itertools.product(
+        (7, 96, 100), (5, 40), (3, 16), (1, 2, 3), (1, 6), (1, 4)
+    )
+]
+CHOICES = [
+    {"validations": 1},
+    {"validations": 4, "baselines": ["mapping_only"], "stored": False},
+    {"prime": 20, "baselines": ["mapping_only", "linear_probe"]},
+    {"fits": LATER},
+    {"fits": LATER, "prime": 9, "baselines": ["linear_probe"]},
+    {"fits": RefitSchedule(3, at_end=True), "baselines": ["mapping_only"]},
+    {"fits": NEVER, "baselines": ["mapping_only"]},
+    {"fits": NEVER},
+]
+
+
+def least(sizes: Sizes, **choices: object) -> int:
+    """What the error says is needed."""
+    with pytest.raises(ConfigError, match=r"access\.query_budget: expected at least \d+ queries") as refused:
+        plan(sizes, budget=1, **choices)  # type: ignore[arg-type]
+    return int(str(refused.value).split("at least ")[1].split()[0])
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_the_budget_is_never_passed_and_hardly_left(choices: dict[str, object]) -> None:
+    for sizes in SWEEP:
+        enough = least(sizes, **choices)
+        for budget in (enough, enough + 1, enough + sizes.step // 2, 2 * enough, 3000, 20_011):
+            if budget < enough:
+                continue
+            made = plan(sizes, budget=budget, **choices)  # type: ignore[arg-type]
+            assert made.steps >= 1
+            assert made.total <= budget
+            validations = -(-made.amounts["validation"] // sizes.pass_over(sizes.val))
+            assert budget - made.total < max(1, validations - 1) * sizes.step, (sizes, budget, made)
+            assert made.prime <= sizes.train
+            assert made.interval is not None
+            assert made.interval % sizes.accumulate == 0
+            assert made.steps % (made.interval // sizes.accumulate) == 0
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_what_the_error_names_is_exactly_enough(choices: dict[str, object]) -> None:
+    for sizes in SWEEP:
+        enough = least(sizes, **choices)
+        assert plan(sizes, budget=enough, **choices).steps == 1  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=rf"expected at least {enough} .* got {enough - 1}; raise it, or lower"):
+            plan(sizes, budget=enough - 1, **choices)  # type: ignore[arg-type]
+
+
+def test_the_plan_reads_well() -> None:
+    lines = [" ".join(line.split()) for line in plan(budget=50_000).lines(2.0, 100.0)]
+    total = plan(budget=50_000).total
+    assert "mapping 96" in lines
+    assert f"total {total:,} of 50,000" in lines
+    assert f"cost {total / 500:,.2f}" in lines
+    assert f"time {total / 100:,.0f} s at 100 queries/s" in lines
+    assert not [line for line in lines if line.startswith("baseline")]  # nothing is asked for it
+    bare = plan(budget=None, max_steps=1).lines(None, None)
+    assert not [line for line in bare if line.startswith(("cost", "time")) or "of" in line]
+
+
+def test_cost() -> None:
+    assert cost(2500, 4.0) == 10.0
+    assert cost(2500, None) is None
