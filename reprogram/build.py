@@ -32,6 +32,7 @@ from reprogram.training.module import ReprogrammingModule
 from reprogram.training.query_plan import QueryPlan
 from reprogram.training.selection import StartCandidate
 from reprogram.training.smoothing_check import check_smoothing
+from reprogram.training.step_checkpoint import StepCheckpoint
 from reprogram.types import SourceSpec, TaskSpec
 
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
@@ -85,10 +86,6 @@ def ledger(cfg: Config, run_dir: Path) -> Ledger:
     """The account of a run: its own, or the one its neighbours share."""
     shared = cfg["access"]["ledger"]
     path = run_dir / LEDGER_FILE if shared is None else Path(shared)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"access.ledger: cannot make the folder of {path}: {error.strerror}") from error
     name = OWN_RUN if shared is None else str(run_dir.resolve())  # a run directory may be moved with its ledger
     return Ledger(path, name, cfg["access"]["query_budget"])
 
@@ -203,15 +200,14 @@ def callbacks(
         MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits),
         StartCandidate(data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
-        ModelCheckpoint(filename="last", every_n_train_steps=choice["checkpoint_every"], **common),
-        ModelCheckpoint(
-            filename="last",
-            every_n_epochs=1,
-            save_on_train_epoch_end=True,
-            **common,
-            save_on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
+        StepCheckpoint(
+            folder / "last.ckpt",
+            choice["checkpoint_every"],
+            on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
         ),
     ]
+    if plan is None or plan.interval is None:  # an epoch that ends without a validation cannot be continued from
+        found.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
     if plan is not None and account is not None:
         found.append(BudgetStop(account, plan.queries_per_step, cfg["trainer"]["accumulate_grad_batches"]))
     if choice["patience"] is not None:

@@ -128,7 +128,7 @@ def run(job: Job, output: Path) -> None:
         overrides += ["estimator=backprop", "access=white_box", "callbacks.patience=null", "trainer.max_epochs=5"]
     if job.source == "resnet18":
         overrides += ["source.image_size=[128,128]"]
-    if not job.recipe.startswith("default"):
+    if job.queries and not job.recipe.startswith("default"):
         overrides += [f"access.validations={CURVE_VALIDATIONS}"]
     fixed = [f"run_dir={run_dir}", "trainer.enable_progress_bar=false", "logger=none"]
 

@@ -151,12 +151,12 @@ class BlackBox(SourceModel):
                 what = "NaN" if answer.isnan().any() else "infinity"
                 bad = f"{int((~finite).sum())} of {len(images)} images"
                 raise self._unusable(f"expected finite log-probabilities, got {what} in the scores of {bad}")
-        except ReprogramError:
-            raise
         except Exception as error:
+            self.ledger.keep(usable, settled=False)  # a run that is continued asks for the others again
+            if isinstance(error, ReprogramError):
+                raise
             raise self._unusable(f"the source failed ({type(error).__name__}: {error})") from error
-        finally:
-            self.ledger.keep(usable)  # and settles: whatever came, these images were sent
+        self.ledger.keep(usable)
         return answer
 
     def _keys(self, images: Tensor) -> list[bytes]:

@@ -81,7 +81,8 @@ class Ledger:
     def begin(self) -> None:
         """Starts or resumes the run; called once, by its first process, before any other of its processes asks.
 
-        Images that dead processes of this run had in flight become uncertain; its old reservations are dropped.
+        Images that its processes had in flight when they died, or when the oracle failed, become uncertain; its old
+        reservations are dropped.
         """
         with self._transaction() as connection:
             connection.execute("UPDATE in_flight SET lost = 1 WHERE run = ?", (self.run,))
@@ -151,15 +152,16 @@ class Ledger:
             )
 
     def settle(self) -> None:
-        """Says that the answers have come, or that the request failed: nothing of this process is in flight."""
+        """Says that the answers have come: nothing of this process is in flight."""
         self.keep({})
 
-    def keep(self, answers: Mapping[bytes, Tensor]) -> None:
-        """Stores answers, float32 [K_s] log-probabilities by key, and settles, in one transaction."""
+    def keep(self, answers: Mapping[bytes, Tensor], settled: bool = True) -> None:
+        """Stores answers, float32 [K_s] log-probabilities by key, and settles if so wished, in one transaction."""
         rows = [(key, answer.cpu().numpy().tobytes()) for key, answer in answers.items()]
         with self._transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
-            connection.execute("DELETE FROM in_flight WHERE process = ?", (self._process,))
+            if settled:
+                connection.execute("DELETE FROM in_flight WHERE process = ?", (self._process,))
 
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
         """The stored answers, float32 [K_s] log-probabilities, to those of the keys that have one."""
@@ -230,7 +232,7 @@ class Ledger:
                     raise RunError("ledger: one in memory is for one process, got a second; set access.ledger=FILE")
                 self._connections[process] = _connect(self.path)
             yield self._connections[process]
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise RunError(
                 f"access.ledger: expected a writable SQLite file of this package at {self.path or 'memory'}, got "
                 f"'{error}'; see to disk space and permissions, or choose another file with access.ledger=FILE"
@@ -238,6 +240,8 @@ class Ledger:
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
     # A write-ahead log with synchronous=NORMAL is written at each commit but not flushed to the disk: what is
     # committed survives the death (SIGKILL) of the process, and a power cut costs the last commits at most.

@@ -14,6 +14,7 @@ import torch
 from reprogram import build
 from reprogram.errors import RunError
 from reprogram.runs import train
+from reprogram.training.step_checkpoint import StepCheckpoint
 
 STEPS = "data.batch_size=16"  # 6 steps an epoch
 BARE = "evaluation.baselines=[]"
@@ -71,8 +72,8 @@ def test_cut_and_continued_equals_uninterrupted(choice, cut_at, small, tmp_path:
 def _without_saving_on_exception(callbacks: list[pl.Callback]) -> list[pl.Callback]:
     """A power cut saves nothing."""
     for callback in callbacks:
-        if isinstance(callback, pl.callbacks.ModelCheckpoint):
-            callback.save_on_exception = False
+        if isinstance(callback, StepCheckpoint):
+            callback.saves_on_exception = False
     return callbacks
 
 

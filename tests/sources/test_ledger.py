@@ -425,7 +425,7 @@ def foreign(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "make", [damaged, cut, foreign, lambda folder: folder, lambda folder: folder / "none" / "ledger.sqlite"]
+    "make", [damaged, cut, foreign, lambda folder: folder, lambda folder: cut(folder) / "ledger.sqlite"]
 )
 def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     file = make(tmp_path)
