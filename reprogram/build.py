@@ -211,7 +211,7 @@ def callbacks(
     if plan is not None and account is not None:
         found.append(BudgetStop(account, plan.queries_per_step, cfg["trainer"]["accumulate_grad_batches"]))
     if choice["patience"] is not None:
-        found.append(EarlyStopping(choice["monitor"], mode=choice["mode"], patience=choice["patience"]))
+        found.append(EarlyStopping(choice["monitor"], choice["min_delta"], choice["patience"], mode=choice["mode"]))
     return found
 
 

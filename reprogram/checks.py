@@ -1,5 +1,6 @@
 """Refuses wrong configuration values that no constructor sees before training."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,9 @@ def check(cfg: Mapping[str, Any]) -> None:
     augmentation = cfg["data"]["augmentation"]
     if augmentation is not None and not isinstance(augmentation, dict):
         raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")
+    min_delta = cfg["callbacks"]["min_delta"]
+    if isinstance(min_delta, bool) or not isinstance(min_delta, int | float) or not 0 <= min_delta < math.inf:
+        raise ConfigError(f"callbacks.min_delta: expected a number >= 0, got {min_delta!r}")
     if cfg["callbacks"]["mode"] not in ("min", "max"):
         raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
 

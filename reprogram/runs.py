@@ -134,7 +134,7 @@ def _finish(
     queries, source = dict(module.queries), module.classifier.source
     device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
     monitor, mode = cfg["callbacks"]["monitor"], cfg["callbacks"]["mode"]
-    best = restore_best(module, directory.path / "checkpoints", monitor, mode)
+    best = restore_best(module, directory.path / "checkpoints", monitor, mode, cfg["callbacks"]["min_delta"])
     classifier = module.classifier.to(device).eval()
     batch_size = cfg["data"]["batch_size"]
     for purpose, count in refit_at_end(classifier, data, primed, batch_size, device, monitor, mode).items():

@@ -37,6 +37,8 @@ def test_which_side_of_the_box() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("callbacks.min_delta=-1", r"callbacks\.min_delta: expected a number >= 0, got -1"),
+        ("callbacks.min_delta=abc", r"callbacks\.min_delta: expected a number >= 0, got .abc."),
         ("estimator=backprop", r"estimator: .*hides the gradient; choose estimator=two_sided"),
         ("access.query_budget=0", r"access\.query_budget: expected a whole number >= 1, got 0"),
         ("access.query_budget=1.5", r"access\.query_budget: expected a whole number >= 1, got 1\.5"),

@@ -58,8 +58,12 @@ class StartCandidate(pl.Callback):
             torch.save({"state_dict": pl_module.state_dict()}, self.folder / START)
 
 
-def restore_best(module: ReprogrammingModule, folder: Path, monitor: str, mode: str) -> dict[str, float]:
+def restore_best(
+    module: ReprogrammingModule, folder: Path, monitor: str, mode: str, min_delta: float = 0.0
+) -> dict[str, float]:
     """Loads the program and mapping that did best on validation; returns their row of the history.
+
+    A program must do better than the mapping alone by more than ``min_delta``.
 
     Raises:
         RunError: If nothing was ever validated.
@@ -72,7 +76,7 @@ def restore_best(module: ReprogrammingModule, folder: Path, monitor: str, mode: 
     if (folder / BEST).is_file():
         trained = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         reached: dict[str, float] = trained["reprogram"]["history"][-1]
-        if sign * reached[monitor] > sign * start[monitor] or math.isnan(start[monitor]):
+        if sign * reached[monitor] > sign * start[monitor] + min_delta or math.isnan(start[monitor]):
             state, best = trained, reached
     module.load_state_dict(state["state_dict"], strict=False)
     gained = "no better with a program" if best is start else f"{best[monitor]:.4f} with the program"

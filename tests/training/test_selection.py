@@ -145,6 +145,19 @@ def test_a_program_must_beat_the_mapping_alone(
     assert len(final.history) == 3  # all that was validated stays in the record
 
 
+@pytest.mark.parametrize(("min_delta", "step"), [(0.0, 12), (0.04, 12), (0.06, 0)])
+@pytest.mark.parametrize(("mode", "reached"), [("max", 0.55), ("min", 0.45)])
+def test_a_gain_below_the_least_one_that_counts_is_none(
+    mode: str, reached: float, min_delta: float, step: int, tmp_path: Path
+) -> None:
+    alone, trained = candidate([[2], [3]], **{"val/x": 0.5}), candidate([[0], [1]], **{"val/x": 0.5})
+    trained.history.append({"epoch": 3, "step": 12, "val/x": reached})
+    save(alone, tmp_path / "start.ckpt")
+    save(trained, tmp_path / "best.ckpt")
+    final = candidate([[1], [0]], **{"val/x": 0.5})
+    assert restore_best(final, tmp_path, "val/x", mode, min_delta)["step"] == step
+
+
 def test_without_any_later_validation_the_mapping_alone_is_kept(tmp_path: Path) -> None:
     alone, final = candidate([[2], [3]], **{"val/x": 0.5}), candidate([[0], [1]], **{"val/x": 0.5})
     save(alone, tmp_path / "start.ckpt")
