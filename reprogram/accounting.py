@@ -10,6 +10,7 @@ import torch
 from reprogram.build import total_steps
 from reprogram.checks import is_black_box
 from reprogram.data.base import TaskData
+from reprogram.errors import QueryBudgetExceeded
 from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
@@ -57,8 +58,8 @@ def processes(trainer: Mapping[str, Any]) -> int:
 def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) -> None:
     """Prints queries by purpose, cost and time; asks the oracle nothing."""
     per_second = access["queries_per_second"]
-    if per_second is None and not source.remote:
-        per_second = _speed(source, access["micro_batch"])
+    if per_second is None and getattr(source, "preparation", None) is not None:  # it runs here
+        per_second = _speed(source, min(64, access["micro_batch"]))
     for position, line in enumerate(plan.lines(access["price_per_1000"], per_second)):
         log.info("%-8s %s", "" if position else "plan", line)
 
@@ -66,18 +67,25 @@ def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) 
 def open_account(account: Ledger, plan: QueryPlan) -> None:
     """Reserves all but the training, as far as a run that is continued has no answers to it yet.
 
+    What a crash cost must be asked again; where that is more than is left, a continued run goes without its baselines,
+    then without further validations, rather than without its end.
+
     Raises:
-        QueryBudgetExceeded: If others that share the account left too little.
+        QueryBudgetExceeded: If too little is left for the test.
     """
     account.begin()
-    spent, lost = account.spent(), account.lost()  # what a crash cost must be asked again
-    account.reserve(
-        {
-            purpose: max(0, planned - spent[purpose] + lost[purpose])
-            for purpose, planned in plan.amounts.items()
-            if purpose != "train"
-        }
-    )
+    spent, lost = account.spent(), account.lost()
+    wanted = {
+        purpose: max(0, planned - spent[purpose] + lost[purpose])
+        for purpose, planned in plan.amounts.items()
+        if purpose != "train"
+    }
+    for without in ("baseline", "mapping", "validation") if sum(spent.values()) else ():
+        try:
+            account.reserve(wanted)
+        except QueryBudgetExceeded:
+            wanted[without] = 0
+    account.reserve(wanted)
 
 
 def recorded_queries(counted: dict[str, int], source: SourceModel, access: dict[str, Any]) -> dict[str, Any]:

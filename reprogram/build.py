@@ -202,7 +202,7 @@ def callbacks(
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         StepCheckpoint(
             folder / "last.ckpt",
-            choice["checkpoint_every"],
+            choice["checkpoint_every"] if plan is None else min(choice["checkpoint_every"], max(1, plan.steps // 50)),
             on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
         ),
     ]

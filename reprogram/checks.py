@@ -43,7 +43,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     if cfg["callbacks"]["patience"] is not None:
         least |= {("callbacks", "patience"): 1}
     if is_black_box(cfg):
-        least |= {("access", "validations"): 1}
+        least |= {("access", "validations"): 2, ("access", "micro_batch"): 1}
         least |= {("access", key): 1 for key in ("query_budget", "prime") if cfg["access"][key] is not None}
         check_black_box(cfg)
     for path, minimum in least.items():
@@ -83,7 +83,9 @@ def check_black_box(cfg: Mapping[str, Any]) -> None:
     access = cfg["access"]
     for key in ("price_per_1000", "queries_per_second"):
         value = access[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+        ):
             raise ConfigError(f"access.{key}: expected a number > 0 or null, got {value!r}")
     if not isinstance(access["dry_run"], bool):
         raise ConfigError(f"access.dry_run: expected true or false, got {access['dry_run']!r}")

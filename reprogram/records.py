@@ -1,5 +1,6 @@
 """What a run leaves behind, and what a run directory may be used for."""
 
+import fcntl
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import sys
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -30,6 +31,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: IO[str] | None = None
 
     @property
     def config_file(self) -> Path:
@@ -82,10 +84,7 @@ class RunDirectory:
             raise RunError(f"run_dir: {self.path} holds a finished run; choose another run_dir")
         if not self.config_file.is_file():
             return None
-        chosen, found = (
-            {key: value for key, value in config.items() if key not in ("run_dir", "resume")}
-            for config in (cfg, self.read_config())
-        )
+        chosen, found = (_comparable(config) for config in (cfg, self.read_config()))
         if found != chosen:
             differing = sorted(key for key in found.keys() | chosen.keys() if found.get(key) != chosen.get(key))
             raise RunError(
@@ -93,6 +92,26 @@ class RunDirectory:
                 f"{', '.join(differing)}); continue it with resume={self.path}, or choose another run_dir"
             )
         return self.last_checkpoint
+
+    def lock(self) -> None:
+        """Makes the folder this process's until ``unlock``, or its end however it ends.
+
+        Raises:
+            RunError: If another process has it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"run_dir: {self.path} is in use by another process; wait, or choose another") from error
+        except OSError as error:
+            raise RunError(f"run_dir: cannot write to {self.path}: {error.strerror}; choose another run_dir") from error
+
+    def unlock(self) -> None:
+        """Lets others use the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def claim(self, cfg: dict[str, Any]) -> None:
         """Makes the folder and writes ``config.yaml``; done when everything that can be refused has been checked.
@@ -116,6 +135,13 @@ class RunDirectory:
 def finite(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
     """The learning curves as JSON can hold them: an undefined metric is null."""
     return [{key: value if math.isfinite(value) else None for key, value in row.items()} for row in history]
+
+
+def _comparable(cfg: dict[str, Any]) -> dict[str, Any]:
+    """What must not change when a run is continued: a query budget may be raised."""
+    kept = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume")}
+    access = {key: value for key, value in cfg.get("access", {}).items() if key != "query_budget"}
+    return {**kept, "access": access}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

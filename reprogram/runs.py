@@ -25,6 +25,7 @@ from reprogram.data.base import Examples, TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.data.splits import limit
 from reprogram.distributed import is_first_process
+from reprogram.errors import QueryBudgetExceeded
 from reprogram.evaluation.baselines import Baselines
 from reprogram.evaluation.intervals import paired_difference, with_intervals
 from reprogram.evaluation.predictions import Predictions, write_csv
@@ -97,23 +98,28 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         directory.path,
     )
     if not _is_child():
-        directory.claim(cfg)
-        os.environ[RUN_DIR_VARIABLE] = str(directory.path)
-        _announce(directory, data, source, checkpoint)
-        if account is not None and plan is not None:
-            open_account(account, plan)
+        directory.lock()
     try:
+        if not _is_child():
+            if account is not None and plan is not None:
+                open_account(account, plan)
+            directory.claim(cfg)
+            os.environ[RUN_DIR_VARIABLE] = str(directory.path)
+            _announce(directory, data, source, checkpoint)
         _fit(trainer, module, cfg, data, checkpoint)
         if dist.is_initialized():  # the rest is the first process's alone
             first = is_first_process()
             dist.destroy_process_group()
             if not first:
                 return None
+        if account is not None:
+            account.hold(0)  # what was held for a step
         return _finish(cfg, directory, data, primed, module, trainer.loggers, started)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)
         if account is not None and not _is_child():
             account.release()
+        directory.unlock()
         if cfg["logger"]["wandb"] is not None:
             import wandb
 
@@ -143,7 +149,7 @@ def _finish(
     classifier.threshold = operating_threshold(predictions["val"])
     untrained = build.classifier(cfg, source, data.spec).to(device).eval()
     baselines = Baselines(untrained, data, primed, batch_size, device)
-    compared = {name: baselines.compute(name) for name in cfg["evaluation"]["baselines"]}
+    compared = baselines.compute_all(cfg["evaluation"]["baselines"])
     queries["baseline"] = baselines.queries
 
     artefact.save(classifier, cfg, directory.path)
@@ -231,6 +237,10 @@ def _fit(
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning 2.6 on torch 2.11
         try:
             trainer.fit(module, loader("train", True), loader("val", False), ckpt_path=checkpoint, weights_only=True)
+        except QueryBudgetExceeded as error:  # a continued run may lack what a crash has cost
+            if trainer.world_size > 1:
+                raise
+            log.warning("budget   %s; the best program so far is kept", error)
         except SystemExit as error:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
             if trainer.interrupted:
                 signal.signal(signal.SIGINT, signal.default_int_handler)

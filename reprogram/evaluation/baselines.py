@@ -1,6 +1,7 @@
 """What a reprogrammed classifier must be seen beside: the same data, without a learned program."""
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch.nn.functional import interpolate
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
 from reprogram.data.loader import BatchLoader, to_float
-from reprogram.errors import ConfigError
+from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.evaluation.predictions import Predictions
 from reprogram.mappings.logistic import fit_logistic
+
+log = logging.getLogger(__name__)
 
 Scores = NDArray[np.float64]
 
@@ -57,6 +60,16 @@ class Baselines:
         unknown = [name for name in names if name not in ("majority", "mapping_only", "linear_probe")]
         if unknown:
             raise ConfigError(f"evaluation.baselines: expected majority, mapping_only, linear_probe, got {unknown}")
+
+    def compute_all(self, names: Sequence[str]) -> dict[str, dict[str, Predictions]]:
+        """Each of them, as far as the budget of a run that was cut off still pays for it."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.compute(name)
+            except QueryBudgetExceeded as error:
+                log.warning("baseline %s is left out: %s", name, error)
+        return found
 
     def compute(self, name: str) -> dict[str, Predictions]:
         """Predictions of one baseline on ``val`` and ``test``."""

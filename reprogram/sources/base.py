@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar, Self
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -16,8 +16,6 @@ class SourceModel(nn.Module, ABC):
     """
 
     spec: SourceSpec
-    remote: ClassVar[bool] = False
-    """Whether answers come from elsewhere, so that even a speed test would be queries."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

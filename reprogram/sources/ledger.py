@@ -206,7 +206,8 @@ class Ledger:
         assert self.budget is not None
         return QueryBudgetExceeded(
             f"access.query_budget: cannot {action}: of {self.budget} queries {spent} are spent and {reserved} reserved "
-            "for other uses; raise the budget, ask for less, or let the runs that share the ledger finish",
+            "for other uses; the same command with a larger access.query_budget goes on; or let the runs that share "
+            "the ledger finish",
             used=spent,
             budget=self.budget,
         )
