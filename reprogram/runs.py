@@ -112,8 +112,6 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
             dist.destroy_process_group()
             if not first:
                 return None
-        if account is not None:
-            account.hold(0)  # what was held for a step
         return _finish(cfg, directory, data, primed, module, trainer.loggers, started)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)
@@ -287,13 +285,8 @@ def _record_in_wandb(
 def _intervals(
     predictions: Predictions, cfg: build.Config, data: TaskData, threshold: float | None = None
 ) -> dict[str, Any]:
-    return with_intervals(
-        predictions,
-        data.spec.ordinal,
-        num_resamples=cfg["evaluation"]["num_resamples"],
-        seed=cfg["seed"],
-        threshold=threshold,
-    )
+    resamples, seed = cfg["evaluation"]["num_resamples"], cfg["seed"]
+    return with_intervals(predictions, data.spec.ordinal, num_resamples=resamples, seed=seed, threshold=threshold)
 
 
 def _gain(test: Predictions, baseline: dict[str, Predictions] | None, cfg: build.Config) -> dict[str, Any] | None:

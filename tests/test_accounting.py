@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -93,13 +93,12 @@ def test_devices_that_lightning_chooses_are_the_gpus_there_are(monkeypatch: pyte
 
 
 class Source:
-    """Says where it runs, and remembers what it was asked."""
+    """Was prepared, so it runs here, or not; and remembers what it was asked."""
 
     spec = embedded_source().spec
-    remote: ClassVar[bool] = False
 
-    def __init__(self, remote: bool) -> None:
-        self.remote, self.asked = remote, 0  # type: ignore[misc]
+    def __init__(self, prepared: bool) -> None:
+        self.preparation, self.asked = "prepared" if prepared else None, 0
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         self.asked += len(images)
@@ -107,13 +106,13 @@ class Source:
 
 
 @pytest.mark.parametrize(
-    ("remote", "per_second", "asked", "timed"),
-    [(False, None, 8, True), (False, 50.0, 0, True), (True, None, 0, False), (True, 50.0, 0, True)],
+    ("prepared", "per_second", "asked", "timed"),
+    [(True, None, 8, True), (True, 50.0, 0, True), (False, None, 0, False), (False, 50.0, 0, True)],
 )
-def test_the_plan_is_announced_and_nothing_remote_is_asked(
-    remote: bool, per_second: float | None, asked: int, timed: bool, caplog: pytest.LogCaptureFixture
+def test_the_plan_is_announced_and_only_a_source_that_runs_here_is_timed(
+    prepared: bool, per_second: float | None, asked: int, timed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = Source(remote)
+    source = Source(prepared)
     with caplog.at_level(logging.INFO):
         announce_plan(PLAN, ACCESS | {"queries_per_second": per_second, "price_per_1000": 2.0}, source)  # type: ignore[arg-type]
     assert source.asked == asked
