@@ -12,7 +12,6 @@ show validation; test is scored once, at the end of each run.
 import argparse
 import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,7 +165,7 @@ def report(chosen: list[Job], output: Path, results: Path) -> None:
         lines.append(f"\n## {task} on {source}\n\n{_markdown(rows)}")
     first = json.loads((output / done[0].name / "metrics.json").read_text())["environment"]
     first.pop("command")
-    heading = HEADING.format(threads=os.environ.get("OMP_NUM_THREADS", "not set"), **first)
+    heading = HEADING.format(**first)
     lines.append(_recovery(output, done))
     (results / "queries.md").write_text(heading + "\n".join(lines))
     print("\n".join(lines))
@@ -182,7 +181,8 @@ once. Made by
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run   (two of them)
     python scripts/benchmark_queries.py report
 
-on {device}, python {python}, {packages}, commit {commit}. Exact overrides: `queries_<task>.json`.
+on {device}, python {python}, {packages}. The cores were shared with other work, so the seconds say little. Exact
+overrides: `queries_<task>.json`.
 """
 
 
