@@ -220,7 +220,7 @@ def test_of_a_shared_account_with_too_little_left_a_run_takes_what_there_is_or_i
     assert [row["step"] for row in second["history"]] == [0, 1]
     assert spent + second["queries"]["total"] == sum(received) <= budget
     asked = sum(received)
-    with pytest.raises(QueryBudgetExceeded, match=r"cannot reserve 48 for mapping, .* raise the budget"):
+    with pytest.raises(QueryBudgetExceeded, match=r"cannot reserve 48 for mapping, .* larger access"):
         train(ledger, f"access.query_budget={budget}", "data.split_seed=2", run_dir="third")
     assert sum(received) == asked
     assert not (tmp_path / "third" / "metrics.json").exists()
@@ -278,7 +278,7 @@ def test_a_program_without_its_run_is_counted_in_memory(train: Train, tmp_path: 
         (("estimator=spsa", "trainer.accumulate_grad_batches=2"), r"accumulate_grad_batches: expected 1"),
         (("estimator=coordinate", "trainer.gradient_clip_val=1"), r"gradient_clip_val: expected None"),
         (("access.query_budget=null",), r"max_epochs: .*or access\.query_budget=N"),
-        (("access.validations=0",), r"access\.validations: expected a whole number >= 1"),
+        (("access.validations=0",), r"access\.validations: expected a whole number >= 2"),
         (("access.prime=0",), r"access\.prime: expected a whole number >= 1"),
         (("access.price_per_1000=-1",), r"access\.price_per_1000: expected a number > 0"),
         (("access.top_k=0",), r"access\.top_k"),
