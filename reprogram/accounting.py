@@ -80,12 +80,14 @@ def open_account(account: Ledger, plan: QueryPlan) -> None:
         for purpose, planned in plan.amounts.items()
         if purpose != "train"
     }
-    for without in ("baseline", "mapping", "validation") if sum(spent.values()) else ():
+    dispensable = ["validation", "mapping", "baseline"] if sum(spent.values()) else []
+    while True:
         try:
-            account.reserve(wanted)
+            return account.reserve(wanted)
         except QueryBudgetExceeded:
-            wanted[without] = 0
-    account.reserve(wanted)
+            if not dispensable:
+                raise
+            wanted[dispensable.pop()] = 0
 
 
 def recorded_queries(counted: dict[str, int], source: SourceModel, access: dict[str, Any]) -> dict[str, Any]:

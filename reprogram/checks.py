@@ -18,21 +18,10 @@ def check(cfg: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Naming the key.
     """
-    groups = (
-        "source",
-        "access",
-        "program",
-        "mapping",
-        "estimator",
-        "loss",
-        "optimizer",
-        "scheduler",
-        "data",
-        "trainer",
-    )
-    for group in (*groups, "evaluation", "callbacks", "logger"):
-        if not isinstance(cfg[group], dict):
-            raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg[group]!r}")
+    models = ("source", "access", "program", "mapping", "estimator", "loss", "optimizer", "scheduler")
+    for group in (*models, "data", "trainer", "evaluation", "callbacks", "logger"):
+        if not isinstance(cfg.get(group), dict):  # also that of a run from before there was such a group
+            raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg.get(group)!r}")
     bind(cfg["trainer"], "trainer")  # types
     if cfg["trainer"]["precision"] not in ("32-true", "32", 32):
         raise ConfigError("trainer.precision: expected 32-true; the source has its own, source.precision")

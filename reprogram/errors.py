@@ -25,10 +25,6 @@ class RunError(ReprogramError, RuntimeError):
     """A run directory that is missing, unfinished, or belongs to another configuration."""
 
 
-class AccessError(ReprogramError, RuntimeError):
-    """A gradient was asked of a black box."""
-
-
 class OracleError(ReprogramError, RuntimeError):
     """A black box that gave no usable answer."""
 

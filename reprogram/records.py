@@ -104,6 +104,7 @@ class RunDirectory:
             self._lock = (self.path / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.unlock()
             raise RunError(f"run_dir: {self.path} is in use by another process; wait, or choose another") from error
         except OSError as error:
             raise RunError(f"run_dir: cannot write to {self.path}: {error.strerror}; choose another run_dir") from error

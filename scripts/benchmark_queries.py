@@ -164,8 +164,8 @@ def report(chosen: list[Job], output: Path, results: Path) -> None:
         draw(results / f"queries_{title}.png", title, rows)
         lines.append(f"\n## {task} on {source}\n\n{_markdown(rows)}")
     first = json.loads((output / done[0].name / "metrics.json").read_text())["environment"]
-    first.pop("command")
-    heading = HEADING.format(**first)
+    versions = ", ".join(f"{name} {version}" for name, version in first["packages"].items())
+    heading = HEADING.format(device=first["device"], python=first["python"], versions=versions)
     lines.append(_recovery(output, done))
     (results / "queries.md").write_text(heading + "\n".join(lines))
     print("\n".join(lines))
@@ -174,14 +174,16 @@ def report(chosen: list[Job], output: Path, results: Path) -> None:
 HEADING = """# Accuracy against queries behind a black box
 
 Mean over the seeds [lowest, highest]; D is the number of the program's parameters. Queries are those spent on training
-and mapping, as the ledger counted them; validation, test and the mapping-only baseline come on top and are the same for
-all. Programs and mappings are chosen on validation - the mapping alone is one of the candidates - and test is scored
-once. Made by
+and mapping, as the ledger counted them (of the white box: images scored); validation, test and the mapping-only baseline
+come on top. A default run may stop before its budget is spent. Programs and mappings are chosen on validation - the
+mapping alone is one of the candidates - and test is scored once. "BAR as published" takes Adam instead of plain SGD.
+The white-box runs, and some of BAR's and the default's, were made before `callbacks.min_delta`; of the default's, those
+that it would have changed were made again. Made by
 
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run   (two of them)
     python scripts/benchmark_queries.py report
 
-on {device}, python {python}, {packages}. The cores were shared with other work, so the seconds say little. Exact
+on {device}, python {python}, {versions}. The cores were shared with other work, so the seconds say little. Exact
 overrides: `queries_<task>.json`.
 """
 
@@ -286,6 +288,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
             axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.12, linewidth=0)
             axes.plot(np.mean(row["spent"]), np.mean(row["test"]["balanced_accuracy"]), "x", color=colour)
         axes.set_title(f"{title.replace('_', ' on ')}: {group}", fontsize=10)
+        axes.set_xscale("log")
         axes.set_xlabel("queries for training and mapping")
         axes.set_ylabel("balanced accuracy (line: validation, x: test)")
         axes.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """From a config to a plan, from a plan to reservations, from a ledger to the record."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def test_a_run_that_is_continued_reserves_what_it_has_no_answer_to(tmp_path: Pat
     for purpose, count in (("mapping", 96), ("validation", 50), ("train", 64)):
         with ledger.purpose(purpose):
             ledger.spend(count)
-        ledger.settle()
+        ledger.keep({})
     with ledger.purpose("validation"):
         ledger.spend(7)  # in flight when the process dies
     again = Ledger(tmp_path / "ledger.sqlite", "run", 1000)
@@ -151,7 +152,7 @@ def test_a_purpose_that_cost_more_than_planned_is_not_reserved_below_zero() -> N
     ledger = Ledger(None, "run", 1000)
     with ledger.purpose("test"):
         ledger.spend(35)
-        ledger.settle()
+        ledger.keep({})
     open_account(ledger, PLAN)
     assert ledger.free() == 1000 - 35 - 296
 
@@ -177,3 +178,25 @@ def test_the_record_is_the_ledger_s_or_the_run_s_own_count() -> None:
     assert recorded_queries(counted, BlackBox(source, ledger), ACCESS | {"price_per_1000": 4.0}) == {
         **dict.fromkeys(PURPOSES, 0), "train": 9, "total": 9, "uncertain": 9, "budget": 1000, "cost": 0.036,
     }  # fmt: skip
+
+
+def test_a_continued_run_gives_up_its_baselines_first_then_validations_but_never_the_test() -> None:
+    plan = dataclasses.replace(PLAN, amounts=PLAN.amounts | {"baseline": 40})
+    planned = plan.amounts
+    needed = planned["test"] + planned["validation"] + planned["mapping"]
+    for budget, kept in (
+        (1 + needed + planned["baseline"], planned["baseline"] + needed),
+        (1 + needed, needed),
+        (1 + planned["test"] + planned["validation"], planned["test"] + planned["validation"]),
+        (1 + planned["test"], planned["test"]),
+    ):
+        ledger = Ledger(None, "run", budget)
+        with ledger.purpose("train"):
+            ledger.spend(1)
+        open_account(ledger, plan)
+        assert ledger.free() == budget - 1 - kept
+    ledger = Ledger(None, "run", planned["test"])
+    with ledger.purpose("train"):
+        ledger.spend(1)
+    with pytest.raises(QueryBudgetExceeded, match="test"):
+        open_account(ledger, plan)

@@ -106,3 +106,21 @@ def test_the_environment_names_versions_device_and_command(monkeypatch: pytest.M
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment(torch.device("cpu"))["commit"] is None
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    first.lock()
+    with pytest.raises(RunError, match="in use by another process"):
+        second.lock()
+    first.unlock()
+    second.lock()
+    second.unlock()
+
+
+def test_a_query_budget_may_be_raised_but_nothing_else_of_the_access(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.claim({"seed": 0, "access": {"query_budget": 10, "top_k": 5}})
+    assert directory.check({"seed": 0, "access": {"query_budget": 20, "top_k": 5}}) is None
+    with pytest.raises(RunError, match="differing: access"):
+        directory.check({"seed": 0, "access": {"query_budget": 20, "top_k": 4}})

@@ -151,10 +151,6 @@ class Ledger:
                 (self._process, *row, count),
             )
 
-    def settle(self) -> None:
-        """Says that the answers have come: nothing of this process is in flight."""
-        self.keep({})
-
     def keep(self, answers: Mapping[bytes, Tensor], settled: bool = True) -> None:
         """Stores answers, float32 [K_s] log-probabilities by key, and settles if so wished, in one transaction."""
         rows = [(key, answer.cpu().numpy().tobytes()) for key, answer in answers.items()]

@@ -119,6 +119,9 @@ def plan_queries(
     """
     if budget is None and max_steps is None:
         raise ConfigError("trainer.max_epochs: expected a number of epochs, or access.query_budget=N to bound the run")
+    if budget is None:
+        assert max_steps is not None
+        validations = 1 + -(-max_steps // _epoch(sizes)[1])  # one an epoch
     fixed = _fixed(sizes, validations, baselines, stored)
     left = None if budget is None else budget - sum(fixed.values())
     own = fits.at_start + fits.at_end

@@ -17,6 +17,8 @@ from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.mappings.linear import LinearMapping
 from reprogram.mappings.logistic import fit_logistic
 from reprogram.programs.frame import FrameProgram
+from reprogram.sources.black_box import BlackBox
+from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
 from reprogram.types import TaskSpec
 
@@ -163,3 +165,13 @@ def test_scoring_predicts_every_example_once_and_in_order(batch_size: int, data:
     assert found.targets.tolist() == test.targets.tolist()
     assert found.scores.dtype == np.float64
     np.testing.assert_allclose(found.scores, responses(model, test)[:, QUADRANT_OF].softmax(1).numpy(), atol=1e-6)
+
+
+def test_a_baseline_that_the_budget_does_not_pay_for_is_left_out(
+    data: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = classifier(FrequencyMapping(4, 3))
+    model.source = BlackBox(model.source, Ledger(None, "run", budget=12 + 5))
+    found = Baselines(model, data, data.splits["train"], 2, CPU).compute_all(["mapping_only", "majority"])
+    assert set(found) == {"majority"}
+    assert "baseline mapping_only is left out" in caplog.text

@@ -240,7 +240,7 @@ def test_images_in_flight_become_uncertain_when_the_run_begins_again(path: Path 
     ledger = Ledger(path, "run")
     ledger.spend(5)
     assert ledger.uncertain == 0  # they may still be answered
-    ledger.settle()
+    ledger.keep({})
     ledger.spend(3)
     ledger.spend(4)
     ledger.begin()
@@ -255,7 +255,7 @@ def test_another_runs_images_in_flight_are_its_own_affair(tmp_path: Path) -> Non
     other.spend(4)
     one.begin()
     assert (one.uncertain, other.uncertain) == (3, 0)
-    other.settle()
+    other.keep({})
     other.begin()
     assert (one.uncertain, other.uncertain) == (3, 0)
 
@@ -283,7 +283,7 @@ def spend_all(file: Path, run: str, gate: Any, sizes: list[int], counts: Any) ->
                     break
                 continue
             spent += size
-            ledger.settle()
+            ledger.keep({})
     counts.put((run, spent))
 
 
@@ -323,7 +323,7 @@ def send_for_ever(file: Path, asked: Any) -> None:
     while True:
         ledger.spend(3)
         asked.value += 3  # the oracle's own count
-        ledger.settle()
+        ledger.keep({})
 
 
 @forks
@@ -387,7 +387,7 @@ def test_a_forked_process_has_its_own_connection_and_its_own_images_in_flight(tm
     ledger.spend(4)
     child = start(use_inherited, ledger, outcome)
     assert outcomes([child], outcome) == ["spent"]
-    ledger.settle()  # its own four, not the child's one
+    ledger.keep({})  # its own four, not the child's one
     assert ledger.total() == 5
     ledger.begin()
     assert ledger.uncertain == 1

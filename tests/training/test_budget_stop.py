@@ -41,7 +41,7 @@ class Trainer:
 def spend(ledger: Ledger, count: int) -> None:
     with ledger.purpose("train"):
         ledger.spend(count)
-        ledger.settle()
+        ledger.keep({})
 
 
 def reserved(ledger: Ledger) -> int:
