@@ -62,9 +62,7 @@ class ReprogrammingModule(pl.LightningModule):
         self.augmentation = augmentation
         self._optimizer, self._scheduler, self._mapping_lr = optimizer, scheduler, mapping_lr
         self._total_steps, self._seed = total_steps, seed
-        self.register_buffer(
-            "sums", torch.zeros(3, dtype=torch.float64)
-        )  # loss, correct, examples since the last validation
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # loss, correct, examples, since validated
         self.register_buffer("refit_epoch", torch.tensor(-1))  # when the mapping was last fitted; -1: never
         self.history: list[dict[str, float]] = []  # one row a validation, for the learning curves
         self.queries = {"train": 0, "mapping": 0, "validation": 0}  # images this process had the source score
