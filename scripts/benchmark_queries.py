@@ -173,12 +173,12 @@ def report(chosen: list[Job], output: Path, results: Path) -> None:
 
 HEADING = """# Accuracy against queries behind a black box
 
-Mean over the seeds [lowest, highest]; D is the number of the program's parameters. Queries are those spent on training
-and mapping, as the ledger counted them (of the white box: images scored); validation, test and the mapping-only
-baseline come on top. A default run may stop before its budget is spent. Programs and mappings are chosen on validation - the
-mapping alone is one of the candidates - and test is scored once. "BAR as published" takes Adam instead of plain SGD.
-The white-box runs, and some of BAR's and the default's, were made before `callbacks.min_delta`; of the default's, those
-that it would have changed were made again. Made by
+Mean over the seeds [lowest, highest]; D is the number of the program's parameters. Queries are those spent on
+training and mapping, as the ledger counted them (of the white box: images scored); validation, test and the
+mapping-only baseline come on top. A default run may stop before its budget is spent. Programs and mappings are chosen
+on validation - the mapping alone is one of the candidates - and test is scored once. "BAR as published" takes Adam
+instead of plain SGD. The white-box runs, and some of BAR's and the default's, were made before `callbacks.min_delta`;
+of the default's, those that it would have changed were made again. Made by
 
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run   (two of them)
     python scripts/benchmark_queries.py report
