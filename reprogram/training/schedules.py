@@ -14,6 +14,17 @@ def cosine(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / total_steps))))
 
 
+def exponential(optimizer: Optimizer, total_steps: int, final: float = 0.05) -> LRScheduler:
+    """Multiplies the rate by the same factor after each step, down to the fraction ``final`` after ``total_steps``.
+
+    Raises:
+        ConfigError: If ``final`` is outside (0, 1].
+    """
+    if not 0 < final <= 1:
+        raise ConfigError(f"scheduler.final: expected a fraction of the first rate in (0, 1], got {final}")
+    return LambdaLR(optimizer, lambda step: final ** min(1.0, step / total_steps))
+
+
 def multistep(
     optimizer: Optimizer, total_steps: int, milestones: Sequence[float] = (0.5, 0.72), gamma: float = 0.1
 ) -> LRScheduler:

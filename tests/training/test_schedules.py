@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from reprogram.errors import ConfigError
-from reprogram.training.schedules import cosine, multistep
+from reprogram.training.schedules import cosine, exponential, multistep
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -37,6 +37,20 @@ def test_cosine_falls_from_the_full_rate_to_zero() -> None:
 
 def test_cosine_does_not_rise_again_after_the_end() -> None:
     assert rates(cosine(optimizer(), 4), 8)[-1] == pytest.approx((0, 0))
+
+
+def test_exponential_falls_by_the_same_factor_every_step_and_stays_at_the_end() -> None:
+    found = rates(exponential(optimizer(), 4, final=0.16), 7)
+    assert [program for program, _ in found] == pytest.approx(
+        [2 * factor for factor in (1, 0.632456, 0.4, 0.252982)] + [0.32] * 3, rel=1e-5
+    )
+    assert found[2][1] == pytest.approx(0.004)
+
+
+@pytest.mark.parametrize("final", [0.0, -0.1, 1.5, math.nan])
+def test_a_last_rate_that_is_no_fraction_is_refused(final: float) -> None:
+    with pytest.raises(ConfigError, match=r"scheduler\.final.*\(0, 1\]"):
+        exponential(optimizer(), 100, final)
 
 
 def test_multistep_by_default_follows_ilm_vp() -> None:

@@ -1,0 +1,196 @@
+"""When should the default black-box recipe stop, and when should it keep its program? Settled on training images alone.
+
+    REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_stopping.py run
+    python scripts/benchmark_stopping.py report
+
+The training split of each task is divided anew, three times: a validation split as large as the task's own, a fifth as
+a stand-in for the test split, the rest to train on. The recipe then trains to the end of its budget, and every program
+that it validates is scored on the stand-in too, outside its account. ``report`` replays what each pair of
+``callbacks.min_delta`` and ``callbacks.patience`` would have stopped at and kept. The real validation and test splits
+are never read. Finished runs are skipped; several processes share the work.
+"""
+
+import argparse
+import fcntl
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+
+FILES = {
+    "mnist": "mnist_t10k_dev.npz",
+    "ham10000": "ham10000_64.npz",
+    "retina": "retinamnist.npz",
+    "abide": "abide1_cc200_corr.npz",
+}
+SEEDS = range(3)
+QUERIES = 80_000
+MIN_DELTAS, PATIENCES = (0.0, 0.003, 0.01, 0.03), (1, 2, 3, None)
+Row = dict[str, float]
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "report"))
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark_stopping"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/stopping.md"))
+    arguments = parser.parse_args()
+    if arguments.action == "report":
+        return report(arguments.output, arguments.results)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for seed, task in itertools.product(SEEDS, FILES):
+        with (arguments.output / f"{task}-{seed}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # another process is at it
+            run(task, seed, arguments.output)
+
+
+def run(task: str, seed: int, output: Path) -> None:
+    """Trains on a part of the training split, unless it has been done."""
+    from hydra import compose, initialize_config_dir
+
+    from reprogram import build
+    from reprogram.commands.launch import config_folder
+    from reprogram.runs import train
+
+    result = output / f"{task}-{seed}.json"
+    if result.is_file():
+        return
+    inner, fractions = training_split(task, output)
+    overrides = [f"experiment=black_box/{task}_mobilenetv1", f"seed={seed}", f"data.split_seed={seed}"]
+    overrides += [f"data.path={inner}", *(f"data.{key}={value}" for key, value in fractions.items())]
+    overrides += ["callbacks.min_delta=0", "callbacks.patience=null", "evaluation.baselines=[]", "logger=none"]
+    overrides += ["trainer.enable_progress_bar=false", f"run_dir={output / f'{task}-{seed}'}"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = build.plain(compose("train", overrides))
+    data = build.task_data(cfg)
+    val, test = len(data.splits["val"]), len(data.splits["test"])
+    cfg["access"]["query_budget"] = QUERIES + val * cfg["access"]["validations"] + test
+    watch, made = StandIn(data.splits["test"], cfg["data"]["batch_size"]), build.callbacks
+    build.callbacks = lambda *arguments: [*made(*arguments), watch]  # the last: after the candidate without a program
+    try:
+        trained = train(cfg)
+    finally:
+        build.callbacks = made
+    assert trained is not None
+    history = [{**row, **found} for row, found in zip(trained.metrics["history"], watch.found, strict=True)]
+    result.write_text(json.dumps({"task": task, "seed": seed, "history": history}) + "\n")
+
+
+class StandIn(pl.Callback):
+    """Scores what has just been validated on the stand-in for the test split, uncounted: no run could know that."""
+
+    def __init__(self, examples: Any, batch_size: int) -> None:
+        self.examples, self.batch_size = examples, batch_size
+        self.found: list[Row] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """The mapping alone."""
+        self.on_validation_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """The program of the moment."""
+        from reprogram.classifier import ReprogrammedClassifier
+        from reprogram.evaluation.metrics import point_metrics
+        from reprogram.evaluation.scoring import score
+
+        seen = pl_module.classifier
+        uncounted = ReprogrammedClassifier(seen.program, seen.source.source, seen.mapping, seen.task)
+        metrics = point_metrics(score(uncounted, self.examples, "test", self.batch_size, pl_module.device), False)
+        self.found.append({f"stand_in/{name}": metrics[name] for name in ("nll", "balanced_accuracy")})
+
+
+def training_split(task: str, output: Path) -> tuple[Path, dict[str, float]]:
+    """The rows of the training split as a file of their own, and the parts of it to be held out."""
+    path = output / f"{task}.npz"
+    with np.load(Path(os.environ["REPROGRAM_ASSETS"]) / "data" / FILES[task]) as file:
+        arrays = dict(file)
+    if "train_images" in arrays:
+        val = len(arrays["val_images"])
+        rows = {"images": arrays["train_images"], "labels": arrays["train_labels"]}
+    else:
+        split = arrays.pop("split").astype(str)
+        val, taken = int((split == "val").sum()), split == "train"
+        rows = {
+            key: array[taken] if len(array.shape) and len(array) == len(split) else array
+            for key, array in arrays.items()
+        }
+    if not path.is_file():
+        np.savez(path.with_suffix(f".{os.getpid()}.npz"), **rows)
+        path.with_suffix(f".{os.getpid()}.npz").rename(path)
+    return path, {"val_fraction": round(val / len(rows["labels"]), 4), "test_fraction": 0.2}
+
+
+def replay(history: list[Row], min_delta: float, patience: int | None) -> Row:
+    """The row that a run with this rule would have ended with, and the queries it would have spent."""
+    best = history[0]
+    reference, waited = history[0]["val/nll"], 0
+    for row in history[1:]:
+        best = min(best, row, key=lambda one: one["val/nll"])
+        if row["val/nll"] < reference - min_delta:
+            reference, waited = row["val/nll"], 0
+        else:
+            waited += 1
+        if waited == patience:
+            break
+    kept = best if best["val/nll"] < history[0]["val/nll"] - min_delta else history[0]
+    return {**kept, "spent": row["queries"]}
+
+
+def report(output: Path, results: Path) -> None:
+    """Writes one row a rule."""
+    runs = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
+    results.with_suffix(".json").write_text(json.dumps(runs) + "\n")
+    lines = [
+        [
+            "min_delta",
+            "patience",
+            *(f"{task}: nll, balanced accuracy, queries" for task in FILES),
+            "mean nll",
+            "mean queries",
+        ]
+    ]
+    lines.append(["---:"] * len(lines[0]))
+    for min_delta, patience in itertools.product(MIN_DELTAS, PATIENCES):
+        cells, gains, spent = [], [], []
+        for task in FILES:
+            of_task = [run["history"] for run in runs if run["task"] == task]
+            found = [replay(history, min_delta, patience) for history in of_task]
+            gain = [
+                [
+                    one[f"stand_in/{name}"] - history[0][f"stand_in/{name}"]
+                    for one, history in zip(found, of_task, strict=True)
+                ]
+                for name in ("nll", "balanced_accuracy")
+            ]
+            cells.append(
+                f"{np.mean(gain[0]):+.4f}, {np.mean(gain[1]):+.4f}, {np.mean([one['spent'] for one in found]):,.0f}"
+            )
+            gains.append(np.mean(gain[0]))
+            spent.append(np.mean([one["spent"] for one in found]))
+        lines.append(
+            [str(min_delta), str(patience or "never"), *cells, f"{np.mean(gains):+.4f}", f"{np.mean(spent):,.0f}"]
+        )
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    results.write_text(HEADING + table)
+    print(table)
+
+
+HEADING = """# When the default black-box recipe stops, and when it keeps its program
+
+Settled on training images alone: each task's training split divided anew, three times 
+(`scripts/benchmark_stopping.py`).
+Each cell: what the rule changes on the stand-in for the test split against the mapping alone (nll, lower is better;
+balanced accuracy), and the queries for training and mapping that it spends, of 80,000. Mean over three divisions.
+
+"""
+
+if __name__ == "__main__":
+    main()
