@@ -30,7 +30,7 @@ from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.query_plan import QueryPlan
-from reprogram.training.selection import StartCandidate
+from reprogram.training.selection import Candidates
 from reprogram.training.smoothing_check import check_smoothing
 from reprogram.training.step_checkpoint import StepCheckpoint
 from reprogram.types import SourceSpec, TaskSpec
@@ -196,10 +196,12 @@ def callbacks(
 
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    monitored: dict[str, Any] = {"monitor": choice["monitor"], "mode": choice["mode"]}
+    refresh = MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits)
     found: list[pl.Callback] = [
-        MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits),
-        StartCandidate(data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
-        ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
+        refresh,
+        Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, **monitored),
+        ModelCheckpoint(filename="best", **monitored, **common),
         StepCheckpoint(
             folder / "last.ckpt",
             choice["checkpoint_every"] if plan is None else min(choice["checkpoint_every"], max(1, plan.steps // 50)),
@@ -209,7 +211,7 @@ def callbacks(
     if plan is None or plan.interval is None:  # an epoch that ends without a validation cannot be continued from
         found.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
     if plan is not None and account is not None:
-        found.append(BudgetStop(account, plan.queries_per_step, cfg["trainer"]["accumulate_grad_batches"]))
+        found.append(BudgetStop(account, plan.sizes))
     if choice["patience"] is not None:
         found.append(EarlyStopping(choice["monitor"], choice["min_delta"], choice["patience"], mode=choice["mode"]))
     return found

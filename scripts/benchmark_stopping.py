@@ -185,7 +185,7 @@ def report(output: Path, results: Path) -> None:
 
 HEADING = """# When the default black-box recipe stops, and when it keeps its program
 
-Settled on training images alone: each task's training split divided anew, three times 
+Settled on training images alone: each task's training split divided anew, three times
 (`scripts/benchmark_stopping.py`).
 Each cell: what the rule changes on the stand-in for the test split against the mapping alone (nll, lower is better;
 balanced accuracy), and the queries for training and mapping that it spends, of 80,000. Mean over three divisions.

@@ -15,7 +15,7 @@ from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.black_box import BlackBox
 from reprogram.sources.embedded import embedded_source
 from reprogram.sources.ledger import PURPOSES, Ledger
-from reprogram.training.query_plan import QueryPlan
+from reprogram.training.query_plan import QueryPlan, Sizes
 from reprogram.types import TaskSpec
 
 ACCESS = {
@@ -27,7 +27,13 @@ TRAINER = {
     "limit_train_batches": None,
 }  # fmt: skip
 PLAN = QueryPlan(
-    {"train": 640, "mapping": 96, "validation": 200, "test": 30, "baseline": 0}, 96, False, 20, 5, 1000, 32
+    amounts={"train": 640, "mapping": 96, "validation": 200, "test": 30, "baseline": 0},
+    prime=96,
+    refits=False,
+    steps=20,
+    interval=5,
+    budget=1000,
+    sizes=Sizes(train=96, val=40, test=30, batch=16, accumulate=1, queries_per_example=2),
 )
 
 
@@ -73,9 +79,9 @@ def test_what_a_config_changes_in_the_plan() -> None:
     assert steps(config({"query_budget": None}, max_epochs=3)) == 18
     assert steps(config({"validations": 2})) == 24  # 1000 - 96 - 80 - 30 = 794
     assert steps(config({"store": "off"})) < 20
-    assert query_plan(config(accumulate_grad_batches=3), data(), 2, once).queries_per_step == 96  # type: ignore[union-attr]
-    assert query_plan(config(devices=4, num_nodes=8), data(), 2, once).queries_per_step == 64  # type: ignore[union-attr]
-    assert query_plan(config(), data(train=5), 2, once).queries_per_step == 10  # type: ignore[union-attr]
+    assert query_plan(config(accumulate_grad_batches=3), data(), 2, once).sizes.step == 96  # type: ignore[union-attr]
+    assert query_plan(config(devices=4, num_nodes=8), data(), 2, once).sizes.step == 64  # type: ignore[union-attr]
+    assert query_plan(config(), data(train=5), 2, once).sizes.step == 10  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,9 @@ class Baselines:
     def _mapping_only(self, train: Examples) -> Callable[[Examples], Scores]:
         mapping = copy.deepcopy(self.classifier.mapping).cpu()
         compose = self.classifier.compose
-        mapping.observe(self._log_probs(train, compose), train.targets)
-        mapping.refit()
+        if not mapping.schedule.fixed:
+            mapping.observe(self._log_probs(train, compose), train.targets)
+            mapping.refit()
 
         @torch.inference_mode()
         def predict(examples: Examples) -> Scores:

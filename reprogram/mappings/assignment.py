@@ -62,7 +62,7 @@ class AssignmentMapping(LabelMapping):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.schedule = RefitSchedule()
+        self.schedule = RefitSchedule(fixed=True)
         if choice not in ("first", "random", "given"):
             raise ConfigError(f"mapping.choice: expected first, random or given, got '{choice}'")
         if (choice == "given") != (given is not None):

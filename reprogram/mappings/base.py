@@ -17,6 +17,7 @@ class RefitSchedule:
             and before every validation, on a fresh pass with the program of the moment · a number n: once, and at the
             start of every n-th epoch on the responses of the training forwards since the last time.
         at_end: Once more after the last step, on one pass with the final program; kept if validation agrees.
+        fixed: The mapping has nothing that could be fitted.
 
     Raises:
         ConfigError: If ``refresh`` is anything else.
@@ -24,6 +25,7 @@ class RefitSchedule:
 
     refresh: str | int = "never"
     at_end: bool = False
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a schedule that means nothing."""

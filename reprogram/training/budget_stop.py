@@ -10,6 +10,7 @@ from reprogram.distributed import from_first_process, sum_over_processes
 from reprogram.sources.black_box import BlackBox
 from reprogram.sources.ledger import Ledger
 from reprogram.training.module import ReprogrammingModule
+from reprogram.training.query_plan import Sizes
 
 log = logging.getLogger(__name__)
 
@@ -17,36 +18,36 @@ log = logging.getLogger(__name__)
 class BudgetStop(pl.Callback):
     """Holds the queries of a whole optimiser step, of all processes, before its first image is sent.
 
-    When the next step is refused, all processes stop together, after a validation of the program they have reached.
+    When the next step is refused, all processes stop together; the program they have reached is validated.
     The plan keeps the training within the budget by itself; this is for accounts that others spend from too, and for
     queries lost in crashes. A continued run needs nothing for steps whose answers are stored.
 
     Args:
         ledger: Of the black box.
-        queries: Most queries of one optimiser step.
-        accumulate: Batches of an optimiser step.
+        sizes: Of the steps.
     """
 
-    def __init__(self, ledger: Ledger, queries: int, accumulate: int) -> None:
-        self.ledger, self.queries, self.accumulate = ledger, queries, accumulate
+    def __init__(self, ledger: Ledger, sizes: Sizes) -> None:
+        self.ledger, self.sizes = ledger, sizes
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Holds the first step."""
-        self._hold_next(trainer, pl_module)
+        """Holds the first step; that of a run that is continued may be in the middle of an epoch."""
+        behind = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self._hold_next(trainer, pl_module, behind % int(trainer.num_training_batches))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Holds the next step: here, because a training that is stopped now, also by its end, is still validated."""
-        if (batch_idx + 1) % self.accumulate == 0 or trainer.is_last_batch:
-            self._hold_next(trainer, pl_module)
+        if (batch_idx + 1) % self.sizes.accumulate == 0 or trainer.is_last_batch:
+            self._hold_next(trainer, pl_module, 0 if trainer.is_last_batch else batch_idx + 1)
 
-    def _hold_next(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _hold_next(self, trainer: pl.Trainer, module: pl.LightningModule, batch: int) -> None:
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True
             return
         assert isinstance(module, ReprogrammingModule)
-        needed = max(0, self.queries - self._stored(module))
+        needed = max(0, self.sizes.step_from(batch) - self._stored(module))
         if not from_first_process(trainer.is_global_zero and self.ledger.hold(needed)):
             log.info("budget   spent after %d steps; the best program so far is kept", trainer.global_step)
             trainer.should_stop = True

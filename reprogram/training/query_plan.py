@@ -31,8 +31,13 @@ class Sizes:
 
     @property
     def step(self) -> int:
-        """Most queries of one optimiser step, which ends with the epoch at the latest."""
-        images = min(max(self.batch, self.processes) * self.accumulate, self.pass_over(self.train))
+        """Most queries of one optimiser step."""
+        return self.step_from(0)
+
+    def step_from(self, batch: int) -> int:
+        """Queries of the optimiser step that begins with this batch of an epoch, and ends with it at the latest."""
+        full = max(self.batch, self.processes)
+        images = min(full * self.accumulate, self.pass_over(self.train) - full * batch)
         return images * self.queries_per_example
 
     def pass_over(self, examples: int) -> int:
@@ -52,7 +57,7 @@ class QueryPlan:
         steps: Optimiser steps.
         interval: Batches between two validations; ``None``: once an epoch.
         budget: Most queries; ``None``: no bound.
-        queries_per_step: Most queries of one optimiser step.
+        sizes: What it follows from.
     """
 
     amounts: dict[str, int]
@@ -61,7 +66,7 @@ class QueryPlan:
     steps: int
     interval: int | None
     budget: int | None
-    queries_per_step: int
+    sizes: Sizes
 
     @property
     def total(self) -> int:
@@ -126,7 +131,8 @@ def plan_queries(
     left = None if budget is None else budget - sum(fixed.values())
     own = fits.at_start + fits.at_end
     # the mapping alone is fitted to the answers of the first pass, if that was made and is stored
-    others = ("linear_probe" in baselines) + ("mapping_only" in baselines and not (stored and fits.at_start))
+    fitted_anew = not fits.fixed and not (stored and fits.at_start)
+    others = ("linear_probe" in baselines) + ("mapping_only" in baselines and fitted_anew)
     primed = _primed(sizes, prime, own + others, left)
     later = validations - 1 if fits.before_validation else 0
     if left is not None and later:
@@ -152,7 +158,7 @@ def plan_queries(
         interval = steps // between * sizes.accumulate
         steps = steps // between * between
     amounts = {"train": _cost_of_steps(sizes, steps), **fixed}
-    return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes.step)
+    return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes)
 
 
 def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool) -> dict[str, int]:

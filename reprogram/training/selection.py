@@ -14,7 +14,7 @@ from reprogram.data.loader import BatchLoader
 from reprogram.errors import RunError
 from reprogram.evaluation.metrics import point_metrics
 from reprogram.evaluation.scoring import score
-from reprogram.training.mapping_refresh import observe_once
+from reprogram.training.mapping_refresh import MappingRefresh, observe_once
 from reprogram.training.module import ReprogrammingModule
 from reprogram.types import Batch
 
@@ -23,39 +23,62 @@ log = logging.getLogger(__name__)
 START, BEST = "start.ckpt", "best.ckpt"
 
 
-class StartCandidate(pl.Callback):
-    """Validates before the first step and keeps that state: a program must beat the mapping alone to be chosen.
+class Candidates(pl.Callback):
+    """Validates what no epoch does: the state before the first step, and the one that training ends with.
+
+    The first is kept, since a program must beat the mapping alone to be chosen. The last was validated already, unless
+    the training ended between two validations (``trainer.max_steps``, a continued run whose next step cannot be paid).
 
     Args:
+        refresh: Fits the mapping before a validation, where its schedule says so.
         val: Validation split.
         batch_size: Global batch size.
         folder: Where checkpoints go.
         monitor: Metric that chooses, ``val/<name>``.
     """
 
-    def __init__(self, val: Examples, batch_size: int, folder: Path, monitor: str) -> None:
-        self.val, self.batch_size, self.folder, self.monitor = val, batch_size, folder, monitor
+    def __init__(
+        self, refresh: MappingRefresh, val: Examples, batch_size: int, folder: Path, monitor: str, mode: str
+    ) -> None:
+        self.refresh, self.val, self.batch_size = refresh, val, batch_size
+        self.folder, self.monitor, self.mode = folder, monitor, mode
 
-    @torch.no_grad()
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A resumed run has this behind it."""
         assert isinstance(pl_module, ReprogrammingModule)
         if pl_module.history:
             return
-        pl_module.eval()
-        loader = BatchLoader(self.val, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
-        for index, batch in enumerate(loader):
-            moved = Batch(*(part.to(pl_module.device) for part in batch))
-            pl_module.validation_step(pl_module.on_after_batch_transfer(moved, 0), index)
-        found = pl_module.validated()
-        pl_module.train()
-        for logger in trainer.loggers:
-            logger.log_metrics(found, step=0)
+        found = self._validate(trainer, pl_module)
         for stopping in trainer.early_stopping_callbacks:
             stopping.best_score = torch.tensor(found[self.monitor])  # patience starts from here
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             torch.save({"state_dict": pl_module.state_dict()}, self.folder / START)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the last state as the best, if it is."""
+        assert isinstance(pl_module, ReprogrammingModule)
+        if pl_module.history[-1]["step"] == trainer.global_step:
+            return
+        sign = 1.0 if self.mode == "max" else -1.0
+        reached = [sign * row[self.monitor] for row in pl_module.history[1:]]
+        self.refresh.on_validation_start(trainer, pl_module)
+        found = sign * self._validate(trainer, pl_module)[self.monitor]
+        if found > max((value for value in reached if not math.isnan(value)), default=-math.inf):
+            trainer.save_checkpoint(self.folder / BEST)
+
+    @torch.no_grad()
+    def _validate(self, trainer: pl.Trainer, module: ReprogrammingModule) -> dict[str, float]:
+        module.eval()
+        loader = BatchLoader(self.val, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
+        for index, batch in enumerate(loader):
+            moved = Batch(*(part.to(module.device) for part in batch))
+            module.validation_step(module.on_after_batch_transfer(moved, 0), index)
+        found = module.validated()
+        module.train()
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step=trainer.global_step)
+        return found
 
 
 def restore_best(

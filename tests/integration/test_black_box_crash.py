@@ -104,6 +104,19 @@ def test_lost_queries_cost_the_last_steps_and_nothing_else(purpose, steps, cut, 
     assert result.metrics["queries"]["total"] == budget - STEP + 8
 
 
+def test_what_was_trained_before_a_cut_is_validated_where_no_step_can_be_paid_after_it(cut, small, tmp_path) -> None:
+    budget = 16 * STEP + BESIDE
+    overrides = (*BLACK_BOX, "access.store=auto", f"access.query_budget={budget}")
+    cut("on_train_batch_start", 14, *overrides)
+    dead = Ledger(tmp_path / "run" / "ledger.sqlite", ".", budget)
+    with dead.purpose("train"):
+        dead.spend(STEP + 1)  # and dies: of two steps to come none is left
+    result = train(small(*overrides, "callbacks.min_delta=0"))
+    assert [row["step"] for row in result.metrics["history"]] == [0, 4, 8, 12, 14]
+    assert result.metrics["queries"]["total"] <= budget
+    assert result.metrics["queries"]["validation"] == 5 * 40
+
+
 @pytest.mark.slow
 def test_sigkill_at_random_moments() -> None:
     command = [sys.executable, "-m", "scripts.check_crash", "--kills", "3", "--seed", "1"]

@@ -1,5 +1,7 @@
 """Steps that are held before they are asked for, and the clean end when one is refused."""
 
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +18,12 @@ from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
 from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.module import ReprogrammingModule
+from reprogram.training.query_plan import Sizes
 from reprogram.types import TaskSpec
 
 STEP = 16
+SIZES = Sizes(train=80, val=1, test=1, batch=8, accumulate=1, queries_per_example=2)
+BATCHES = 10
 
 
 def module(ledger: Ledger, **choices: Any) -> ReprogrammingModule:
@@ -34,8 +39,10 @@ class Trainer:
 
     is_global_zero, should_stop, is_last_batch = True, False, False
 
-    def __init__(self, max_steps: int = -1) -> None:
-        self.global_step, self.max_steps = 0, max_steps
+    def __init__(self, max_steps: int = -1, behind: int = 0, batches: int = BATCHES) -> None:
+        self.global_step, self.max_steps, self.num_training_batches = 0, max_steps, batches
+        progress = SimpleNamespace(current=SimpleNamespace(ready=behind))
+        self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
 
 
 def spend(ledger: Ledger, count: int) -> None:
@@ -53,7 +60,7 @@ def reserved(ledger: Ledger) -> int:
 
 def test_a_step_is_held_before_it_is_asked_for_until_none_can_be_paid() -> None:
     ledger, trainer = Ledger(None, "run", budget=3 * STEP + 5), Trainer()
-    stop, made = BudgetStop(ledger, STEP, 1), module(ledger)
+    stop, made = BudgetStop(ledger, SIZES), module(ledger)
     stop.on_train_start(trainer, made)
     steps = 0
     while not trainer.should_stop:
@@ -70,14 +77,14 @@ def test_a_step_is_held_before_it_is_asked_for_until_none_can_be_paid() -> None:
 @pytest.mark.parametrize("budget", [0, STEP - 1])
 def test_not_even_the_first_step(budget: int) -> None:
     ledger, trainer = Ledger(None, "run", budget), Trainer()
-    BudgetStop(ledger, STEP, 1).on_train_start(trainer, module(ledger))
+    BudgetStop(ledger, SIZES).on_train_start(trainer, module(ledger))
     assert trainer.should_stop
     assert ledger.total() == 0
 
 
 def test_a_neighbour_may_take_what_is_not_held() -> None:
     ledger, trainer = Ledger(None, "run", budget=2 * STEP), Trainer()
-    stop, made = BudgetStop(ledger, STEP, 1), module(ledger)
+    stop, made = BudgetStop(ledger, SIZES), module(ledger)
     stop.on_train_start(trainer, made)
     with ledger.purpose("other"):
         ledger.spend(STEP)
@@ -88,7 +95,7 @@ def test_a_neighbour_may_take_what_is_not_held() -> None:
 
 def test_accumulated_batches_are_held_together() -> None:
     ledger, trainer = Ledger(None, "run", budget=4 * STEP), Trainer()
-    stop, made = BudgetStop(ledger, 2 * STEP, 2), module(ledger)
+    stop, made = BudgetStop(ledger, dataclasses.replace(SIZES, accumulate=2)), module(ledger)
     stop.on_train_start(trainer, made)
     held = []
     for batch in range(5):
@@ -101,9 +108,37 @@ def test_accumulated_batches_are_held_together() -> None:
     assert trainer.should_stop  # 64 - 5 x 8 = 24 are left, a step may take 32
 
 
+SHORT = dataclasses.replace(SIZES, train=27)  # batches of 8, 8, 8 and 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "last", "held"),
+    [
+        (SHORT, 1, False, 16),
+        (SHORT, 2, False, 6),
+        (SHORT, 3, True, 16),
+        (dataclasses.replace(SHORT, accumulate=2), 1, False, 22),
+        (dataclasses.replace(SHORT, accumulate=3), 2, False, 6),
+    ],
+)
+def test_a_smaller_last_batch_is_held_at_its_own_size(sizes: Sizes, batch: int, last: bool, held: int) -> None:
+    ledger, trainer = Ledger(None, "run", budget=held), Trainer(batches=4)
+    trainer.is_last_batch = last
+    BudgetStop(ledger, sizes).on_train_batch_end(trainer, module(ledger), None, None, batch)
+    assert not trainer.should_stop
+    assert reserved(ledger) == held
+
+
+@pytest.mark.parametrize(("behind", "held"), [(0, 16), (3, 6), (4, 16)])
+def test_a_run_that_is_continued_holds_the_step_it_has_come_to(behind: int, held: int) -> None:
+    ledger = Ledger(None, "run", budget=100)
+    BudgetStop(ledger, SHORT).on_train_start(Trainer(behind=behind, batches=4), module(ledger))
+    assert reserved(ledger) == held
+
+
 def test_the_last_step_is_validated_and_nothing_is_held_after_it() -> None:
     ledger, trainer = Ledger(None, "run", budget=10 * STEP), Trainer(max_steps=1)
-    stop, made = BudgetStop(ledger, STEP, 1), module(ledger)
+    stop, made = BudgetStop(ledger, SIZES), module(ledger)
     stop.on_train_start(trainer, made)
     spend(ledger, STEP)
     trainer.global_step = 1
@@ -118,5 +153,5 @@ def test_a_run_that_is_continued_pays_for_no_answer_twice(store: str, held: int)
     made = module(ledger, store=store)
     spend(ledger, 2 * STEP + 12)  # before it was cut off
     made.queries["train"] = 2 * STEP  # as its checkpoint says
-    BudgetStop(ledger, STEP, 1).on_train_start(trainer, made)
+    BudgetStop(ledger, SIZES).on_train_start(trainer, made)
     assert reserved(ledger) == held

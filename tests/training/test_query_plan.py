@@ -25,7 +25,7 @@ def test_training_gets_what_the_rest_leaves() -> None:
     # 1000 - 96 - 5 x 40 - 30 = 674 pay for 21 steps of 32; 20 of them make four equal parts
     assert made.amounts == {"train": 20 * 32, "mapping": 96, "validation": 200, "test": 30, "baseline": 0}
     assert (made.prime, made.steps, made.interval, made.refits) == (96, 20, 5, False)
-    assert (made.total, made.budget, made.queries_per_step) == (966, 1000, 32)
+    assert (made.total, made.budget, made.sizes.step) == (966, 1000, 32)
 
 
 def test_the_last_step_of_an_epoch_may_be_cheaper() -> None:
@@ -37,7 +37,7 @@ def test_the_last_step_of_an_epoch_may_be_cheaper() -> None:
 def test_accumulated_batches_are_one_step() -> None:
     made = plan(dataclasses.replace(SIZES, train=80, accumulate=2), validations=4)
     # an epoch: 5 batches in 3 steps, 160; of 1000 - 80 - 160 - 30 = 730, 4 epochs and 1 step: 13, 12 in thirds
-    assert made.queries_per_step == 64
+    assert made.sizes.step == 64
     assert (made.steps, made.interval, made.amounts["train"]) == (12, 8, 640)
 
 
