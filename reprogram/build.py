@@ -57,7 +57,8 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> Config:
     try:
         resolved: Config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}: {reason}; set it, or choose another {error.full_key}") from error
     return resolved
 
 

@@ -164,9 +164,10 @@ def compare(record: dict, whole: dict, killed: Path, quiet: Path, tight: bool) -
 
 
 def last_history(folder: Path) -> list[dict]:
-    """One row for each validation; lost queries are in its count of them, so that is left out."""
+    """One row for each validation."""
     checkpoint = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    return [{key: row[key] for key in row if key != "queries"} for row in checkpoint["reprogram"]["history"]]
+    history: list[dict] = checkpoint["reprogram"]["history"]
+    return history
 
 
 if __name__ == "__main__":

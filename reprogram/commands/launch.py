@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
 
 
 def config_folder() -> Path:
@@ -63,6 +64,9 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # whoever read what is printed (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may Python's last flush fail
+        sys.exit(EXIT_UNREAD)
     except ReprogramError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:

@@ -70,7 +70,7 @@ class Directions:
 
     def typical(self, theta: Tensor) -> Tensor:
         """One direction [D] that stands for all."""
-        return self.draw(ANY_STEP, torch.zeros(1, dtype=torch.int64), theta)[0, 0]
+        return Directions(self.kind, 1, False).draw(ANY_STEP, torch.zeros(1, dtype=torch.int64), theta)[0, 0]
 
     def _draw_from(self, numbers: np.random.Generator, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         shape = (self.count, dimension)

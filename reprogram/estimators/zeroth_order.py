@@ -10,15 +10,19 @@ from reprogram.errors import ConfigError
 from reprogram.objective import BatchObjective, Evaluation
 from reprogram.types import StepLoss
 
+MOST = 1_000_000
+"""Largest count of an estimator: what a step asks about must fit into memory."""
+
 
 def expect_whole(name: str, value: int, least: int = 1) -> None:
-    """Refuses a count that is too small.
+    """Refuses a count that is too small, or absurd.
 
     Raises:
-        ConfigError: If ``value < least``.
+        ConfigError: If ``value`` is not in ``least..MOST``.
     """
-    if value < least:
-        raise ConfigError(f"estimator.{name}: expected a whole number >= {least}, got {value}")
+    if not least <= value <= MOST:
+        bound = f">= {least}" if value < least else f"<= {MOST:,}"
+        raise ConfigError(f"estimator.{name}: expected a whole number {bound}, got {value}")
 
 
 def expect_positive(name: str, value: float) -> None:

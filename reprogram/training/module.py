@@ -132,9 +132,10 @@ class ReprogrammingModule(pl.LightningModule):
         if count:
             found |= {"train/loss": loss / count, "train/accuracy": correct / count}
         row = {"epoch": self.current_epoch if self.global_step else -1, "step": self.global_step}
+        asked = sum_over_processes(torch.tensor(self.queries["train"] + self.queries["mapping"], device=self.device))
         queries = self.classifier.source.queries()
-        if queries is not None:
-            row["queries"] = queries["train"] + queries["mapping"]
+        if queries is not None:  # fewer where answers were stored, more where a run that was cut off asked for others
+            row["queries"] = min(int(asked), queries["train"] + queries["mapping"])
         self.history.append({**row, **found})
         return found
 

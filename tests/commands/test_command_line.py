@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def test_a_mistake_gets_one_message_and_no_traceback(arguments, message, run, tm
     assert message in err
     assert "Traceback" not in out + err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    command = f"'{sys.executable}' -m reprogram.commands.train --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("NAME\n", "")
 
 
 def test_train_evaluate_predict(run, tmp_path: Path) -> None:

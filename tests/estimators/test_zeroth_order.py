@@ -249,6 +249,7 @@ def test_an_example_of_weight_zero_does_not_act() -> None:
         (lambda: SPSA(D, alpha=-0.4), r"estimator\.alpha: expected a number in \[0, inf\), got -0\.4"),
         (lambda: SPSA(D, momentum=1.0), r"estimator\.momentum: expected a number in \[0, 1\), got 1"),
         (lambda: Coordinate(D, 7), r"estimator\.num_coordinates: expected at most 6, .* got 7"),
+        (lambda: OneSided(10**23), r"estimator\.num_directions: expected a whole number <= 1,000,000, got 10{23}"),
         (lambda: Coordinate(D, 0), r"estimator\.num_coordinates: expected a whole number >= 1, got 0"),
         (lambda: Coordinate(D, 1, rule="sgd"), r"estimator\.rule: expected one of adam, newton, gradient, got 'sgd'"),
         (lambda: Coordinate(D, 1, lr=0.0), r"estimator\.lr: .* got 0"),

@@ -103,7 +103,9 @@ def test_mapping_only_fits_the_frequency_mapping_once_without_a_program(data: Ta
 
 def test_mapping_only_with_a_fixed_mapping_just_applies_it(data: TaskData) -> None:
     model = classifier(AssignmentMapping(4, 3, "given", given=[[1], [0], [2]]))
-    found = Baselines(model, data, data.splits["train"], 4, CPU).compute("mapping_only")["val"]
+    baselines = Baselines(model, data, data.splits["train"], 4, CPU)
+    found = baselines.compute("mapping_only")["val"]
+    assert baselines.queries == sum(COUNTS["val"]) + sum(COUNTS["test"])
     expected = responses(model, data.splits["val"])[:, [1, 0, 2]].softmax(1)
     np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-6)
 

@@ -186,18 +186,28 @@ def test_a_validation_is_a_row_of_the_history_and_ends_the_sums_of_training() ->
     assert len(made.history) == 3
 
 
-def test_behind_a_black_box_a_row_says_what_it_took_to_get_there() -> None:
+@pytest.mark.parametrize(
+    ("fitted_on", "elsewhere", "expected"),
+    [
+        (3, 0, 3 + 2 * 4),  # what scoring validation costs is not what training costs
+        (5, 0, 3 + 2 * 4),  # two answers were stored
+        (3, 6, 3 + 2 * 4),  # lost when the run was cut off, and asked again
+    ],
+)
+def test_behind_a_black_box_a_row_says_what_it_took_to_get_there(fitted_on: int, elsewhere: int, expected: int) -> None:
     made = module()
     floats, ledger = made.on_after_batch_transfer(batch(), 0), Ledger(None, "run")
     made.classifier.source = BlackBox(made.classifier.source, ledger)
     made.estimator = TwoSided()
     with ledger.purpose("mapping"):
         made.classifier.source(torch.rand(3, 3, 8, 8))
+        ledger.spend(elsewhere)
+    made.queries["mapping"] = fitted_on
     made.training_step(floats, 0)
     with torch.no_grad():
         made.validation_step(floats, 0)
         made.validated()
-    assert made.history[0]["queries"] == 3 + 2 * 4  # what scoring validation costs is not what training costs
+    assert made.history[0]["queries"] == expected
     assert ledger.spent()["train"] == made.queries["train"] == 8
     assert ledger.spent()["validation"] == 4
 

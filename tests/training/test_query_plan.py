@@ -58,6 +58,8 @@ def test_processes_fill_their_share_of_a_small_batch() -> None:
         ([], ONCE, True, 0),
         (["mapping_only"], ONCE, True, 30),  # pass and validation are those before the first step
         (["mapping_only"], NEVER, True, 96 + 30),
+        (["mapping_only"], RefitSchedule(fixed=True), True, 30),
+        (["mapping_only"], RefitSchedule(fixed=True), False, 40 + 30),
         (["mapping_only"], RefitSchedule("never", at_end=True), True, 96 + 30),
         (["linear_probe"], ONCE, True, 96 + 40 + 30),
         (["mapping_only", "linear_probe"], ONCE, True, 30 + 96 + 40 + 30),
