@@ -44,6 +44,7 @@ def query_plan(
         fits=fits,
         baselines=cfg["evaluation"]["baselines"],
         stored=access["store"] != "off",
+        compared=cfg["callbacks"]["confidence"] is not None,
     )
 
 

@@ -30,7 +30,7 @@ from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.query_plan import QueryPlan
-from reprogram.training.selection import Candidates
+from reprogram.training.selection import Candidates, Criterion
 from reprogram.training.smoothing_check import check_smoothing
 from reprogram.training.step_checkpoint import StepCheckpoint
 from reprogram.types import SourceSpec, TaskSpec
@@ -184,6 +184,12 @@ def total_steps(trainer: Config, batches: int) -> int | None:
     return max(1, min(bounds)) if bounds else None
 
 
+def criterion(cfg: Config) -> Criterion:
+    """What a program is chosen by."""
+    choice = cfg["callbacks"]
+    return Criterion(choice["monitor"], choice["mode"], choice["confidence"])
+
+
 def callbacks(
     cfg: Config,
     data: TaskData,
@@ -197,12 +203,11 @@ def callbacks(
 
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    monitored: dict[str, Any] = {"monitor": choice["monitor"], "mode": choice["mode"]}
     refresh = MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits)
     found: list[pl.Callback] = [
         refresh,
-        Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, **monitored),
-        ModelCheckpoint(filename="best", **monitored, **common),
+        Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, criterion(cfg)),
+        ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         StepCheckpoint(
             folder / "last.ckpt",
             choice["checkpoint_every"] if plan is None else min(choice["checkpoint_every"], max(1, plan.steps // 50)),

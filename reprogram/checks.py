@@ -54,6 +54,9 @@ def check(cfg: Mapping[str, Any]) -> None:
     min_delta = cfg["callbacks"]["min_delta"]
     if isinstance(min_delta, bool) or not isinstance(min_delta, int | float) or not 0 <= min_delta < math.inf:
         raise ConfigError(f"callbacks.min_delta: expected a number >= 0, got {min_delta!r}")
+    confidence = cfg["callbacks"]["confidence"]
+    if confidence is not None and not (isinstance(confidence, int | float) and 0.5 <= confidence < 1):
+        raise ConfigError(f"callbacks.confidence: expected a number in [0.5, 1) or null, got {confidence!r}")
     if cfg["callbacks"]["mode"] not in ("min", "max"):
         raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
 

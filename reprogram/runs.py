@@ -137,13 +137,19 @@ def _finish(
     fitted = time.monotonic()
     queries, source = dict(module.queries), module.classifier.source
     device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
-    monitor, mode = cfg["callbacks"]["monitor"], cfg["callbacks"]["mode"]
-    best = restore_best(module, directory.path / "checkpoints", monitor, mode, cfg["callbacks"]["min_delta"])
+    criterion, batch_size = build.criterion(cfg), cfg["data"]["batch_size"]
     classifier = module.classifier.to(device).eval()
-    batch_size = cfg["data"]["batch_size"]
-    for purpose, count in refit_at_end(classifier, data, primed, batch_size, device, monitor, mode).items():
+
+    def validate() -> Predictions:
+        queries["validation"] += len(data.splits["val"])
+        return score(classifier, data.splits["val"], "val", batch_size, device)
+
+    best = restore_best(module, directory.path / "checkpoints", criterion, validate)
+    for purpose, count in refit_at_end(classifier, data, primed, batch_size, device, criterion).items():
         queries[purpose] += count
-    predictions = _score(classifier, data, batch_size, device, queries)
+    test = score(classifier, data.splits["test"], "test", batch_size, device)  # the one time it is touched
+    queries["test"] = len(data.splits["test"])
+    predictions = {"val": validate(), "test": test}
     classifier.threshold = operating_threshold(predictions["val"])
     untrained = build.classifier(cfg, source, data.spec).to(device).eval()
     baselines = Baselines(untrained, data, primed, batch_size, device)
@@ -244,20 +250,6 @@ def _fit(
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from error
             raise
-
-
-def _score(
-    classifier: ReprogrammedClassifier,
-    data: TaskData,
-    batch_size: int,
-    device: torch.device,
-    queries: dict[str, int],
-) -> dict[str, Predictions]:
-    """Scores validation, and test: the one time it is touched."""
-    found = {split: score(classifier, data.splits[split], split, batch_size, device) for split in ("val", "test")}
-    queries["validation"] += len(data.splits["val"])
-    queries["test"] = len(data.splits["test"])
-    return found
 
 
 def _record_in_wandb(

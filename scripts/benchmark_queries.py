@@ -177,15 +177,14 @@ HEADING = """# Accuracy against queries behind a black box
 Mean over the seeds [lowest, highest]; D is the number of the program's parameters. Queries are those spent on
 training and mapping, as the ledger counted them (of the white box: images scored); validation, test and the
 mapping-only baseline come on top. A default run may stop before its budget is spent. Programs and mappings are chosen
-on validation - the mapping alone is one of the candidates - and test is scored once. "BAR as published" takes Adam
-instead of plain SGD. The white-box runs, and some of BAR's and the default's, were made before `callbacks.min_delta`;
-of the default's, those that it would have changed were made again. Made by
+on validation - the mapping alone is one of the candidates - and test is scored once. When the default stops and when
+it keeps its program was settled on training images alone (`stopping.md`). Made by
 
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_queries.py run   (two of them)
     python scripts/benchmark_queries.py report
 
 on {device}, python {python}, {versions}.
-The cores were shared with other work, so the seconds say little. Exact overrides: `queries_<task>.json`.
+The cores were shared with other work, so the seconds say little. Exact overrides and commits: `queries_<task>.json`.
 """
 
 
@@ -210,6 +209,7 @@ def _row(runs: list[Path], recipe: str, queries: int) -> dict[str, Any]:
             for record in records
         ],
         "train_s": [record["timing"]["train_s"] for record in records],
+        "commits": sorted({str(record["environment"]["commit"]) for record in records}),
         "overrides": json.loads((runs[0] / "overrides.json").read_text()),
     }
 
@@ -272,8 +272,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if row["recipe"] not in members:
                 continue
-            bar = row["recipe"].startswith("BAR as")
-            colour = "black" if bar else f"C{members.index(row['recipe']) + row['queries'] // 20_000}"
+            colour = "black" if row["recipe"] in BAR else f"C{members.index(row['recipe']) + row['queries'] // 20_000}"
             length = min(map(len, row["curves"]))
             points = np.array([curve[:length] for curve in row["curves"]], dtype=float)
             x, y = points[:, :, 0].mean(axis=0), points[:, :, 1]
@@ -285,6 +284,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
                 marker=".",
                 label=label,
                 linewidth=2 if row["recipe"] == "default" else 1,
+                linestyle="--" if row["recipe"] == "BAR with Adam" else "-",
             )
             axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.12, linewidth=0)
             axes.plot(np.mean(row["spent"]), np.mean(row["test"]["balanced_accuracy"]), "x", color=colour)

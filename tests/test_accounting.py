@@ -43,6 +43,7 @@ def config(access: dict[str, Any] | None = None, **trainer: Any) -> dict[str, An
         "data": {"batch_size": 16},
         "trainer": TRAINER | trainer,
         "evaluation": {"baselines": ["majority"]},
+        "callbacks": {"confidence": None},
     }
 
 

@@ -38,6 +38,12 @@ def test_which_side_of_the_box() -> None:
     ("override", "message"),
     [
         ("callbacks.min_delta=-1", r"callbacks\.min_delta: expected a number >= 0, got -1"),
+        ("callbacks.confidence=0.4", r"callbacks\.confidence: expected a number in \[0\.5, 1\) or null, got 0\.4"),
+        ("callbacks.confidence=1", r"callbacks\.confidence: expected a number in \[0\.5, 1\) or null, got 1"),
+        ("callbacks.confidence=nan", r"callbacks\.confidence: expected a number in \[0\.5, 1\) or null, got nan"),
+        ("callbacks.confidence=sure", r"callbacks\.confidence: expected a number in \[0\.5, 1\) or null, got .sure."),
+        ("callbacks.confidence=true", r"callbacks\.confidence: expected a number in \[0\.5, 1\) or null, got True"),
+        ("callbacks.confidence=[0.9]", r"callbacks\.confidence: expected a number in \[0\.5, 1\) or null, got \[0.9\]"),
         ("callbacks.min_delta=abc", r"callbacks\.min_delta: expected a number >= 0, got .abc."),
         ("estimator=backprop", r"estimator: .*hides the gradient; choose estimator=two_sided"),
         ("access.query_budget=0", r"access\.query_budget: expected a whole number >= 1, got 0"),

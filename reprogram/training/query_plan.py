@@ -99,6 +99,7 @@ def plan_queries(
     fits: RefitSchedule,
     baselines: Sequence[str],
     stored: bool,
+    compared: bool = False,
 ) -> QueryPlan:
     """Reserves what the run needs besides training; training gets the rest.
 
@@ -115,6 +116,7 @@ def plan_queries(
         fits: When it is fitted.
         baselines: Names of the baselines asked for.
         stored: Whether answers are stored, so that an image is never asked twice.
+        compared: Whether validation is scored again with and without the program in the end.
 
     Returns:
         The plan; its ``total`` is at most the budget.
@@ -127,7 +129,8 @@ def plan_queries(
     if budget is None:
         assert max_steps is not None
         validations = 1 + -(-max_steps // _epoch(sizes)[1])  # one an epoch
-    fixed = _fixed(sizes, validations, baselines, stored)
+    scorings = 1 + 2 * fits.at_end + 2 * compared  # of validation, after the training
+    fixed = _fixed(sizes, validations, baselines, stored, scorings)
     left = None if budget is None else budget - sum(fixed.values())
     own = fits.at_start + fits.at_end
     # the mapping alone is fitted to the answers of the first pass, if that was made and is stored
@@ -140,7 +143,7 @@ def plan_queries(
         spare = left - own * one_pass - others * primed - sizes.step
         later = min(later, max(0, spare) // 2 // one_pass)
         validations = later + 1 if later else validations
-        fixed = _fixed(sizes, validations, baselines, stored)
+        fixed = _fixed(sizes, validations, baselines, stored, scorings)
     fixed["mapping"] = (own + later) * sizes.pass_over(primed)
     fixed["baseline"] += others * primed
     steps, interval = max_steps or 0, None
@@ -161,15 +164,14 @@ def plan_queries(
     return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes)
 
 
-def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool) -> dict[str, int]:
+def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool, scorings: int) -> dict[str, int]:
     """Queries that do not depend on how long the training is; without a store, what is scored again is paid again."""
-    again = 0 if stored else 1
     asked = sum(name in baselines for name in ("mapping_only", "linear_probe"))
     first_again = sizes.val if stored and "mapping_only" in baselines else 0  # is the validation before the first step
     return {
         "mapping": 0,
-        "validation": sizes.pass_over(sizes.val) * validations + sizes.val * 3 * again,
-        "test": sizes.test * (1 + again),
+        "validation": sizes.pass_over(sizes.val) * validations + (0 if stored else sizes.val * scorings),
+        "test": sizes.test * (1 if stored else 2),
         "baseline": asked * (sizes.val + sizes.test) - first_again,
     }
 

@@ -75,9 +75,13 @@ def test_baselines_pay_for_what_the_run_has_not_asked(
 
 def test_without_a_store_what_is_scored_again_is_paid_again() -> None:
     kept, lost = plan(), plan(stored=False)
-    assert lost.amounts["validation"] == kept.amounts["validation"] + 3 * 40  # twice around the last fit, and the end
+    assert lost.amounts["validation"] == kept.amounts["validation"] + 40  # in the end
     assert lost.amounts["test"] == 2 * 30
     assert lost.steps < kept.steps
+    # and before: with and without the program, and on both sides of the last fit
+    sure = plan(stored=False, compared=True, fits=RefitSchedule("once", at_end=True))
+    assert sure.amounts["validation"] == kept.amounts["validation"] + 5 * 40
+    assert plan(compared=True) == kept
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """What a run ends with: the best of start and validations, and one more fit where validation agrees."""
 
+import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
@@ -15,13 +17,14 @@ from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
 from reprogram.errors import RunError
 from reprogram.estimators.backprop import Backprop
+from reprogram.evaluation.predictions import Predictions
 from reprogram.losses import CrossEntropy
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.programs.frame import FrameProgram
 from reprogram.sources.network import NetworkSource
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
-from reprogram.training.selection import Candidates, refit_at_end, restore_best
+from reprogram.training.selection import Candidates, Criterion, refit_at_end, restore_best
 from reprogram.types import TaskSpec
 
 CPU = torch.device("cpu")
@@ -59,7 +62,11 @@ def classifier(assignment: list[list[int]], refit: bool = True) -> ReprogrammedC
 
 
 def refitted(model: ReprogrammedClassifier, task: TaskData, monitor: str, mode: str) -> dict[str, int]:
-    return refit_at_end(model, task, task.splits["train"], 4, CPU, monitor, mode)
+    return refit_at_end(model, task, task.splits["train"], 4, CPU, Criterion(monitor, mode))
+
+
+def unasked() -> Predictions:
+    raise AssertionError("who need not be sure asks for nothing")
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/accuracy", "max"), ("val/nll", "min")])
@@ -139,7 +146,7 @@ def test_a_program_must_beat_the_mapping_alone(
     final = candidate([[1], [0]], **{"val/x": start})
     final.history += [trained.history[1], {"epoch": 4, "step": 16, "val/x": 0.0}]
 
-    row = restore_best(final, tmp_path, "val/x", mode)
+    row = restore_best(final, tmp_path, Criterion("val/x", mode), unasked)
     winner = trained if program_wins else alone
     assert row["step"] == (12 if program_wins else 0)
     assert torch.equal(final.classifier.program.theta, winner.classifier.program.theta)
@@ -147,29 +154,58 @@ def test_a_program_must_beat_the_mapping_alone(
     assert len(final.history) == 3  # all that was validated stays in the record
 
 
-@pytest.mark.parametrize(("min_delta", "step"), [(0.0, 12), (0.04, 12), (0.06, 0)])
-@pytest.mark.parametrize(("mode", "reached"), [("max", 0.55), ("min", 0.45)])
-def test_a_gain_below_the_least_one_that_counts_is_none(
-    mode: str, reached: float, min_delta: float, step: int, tmp_path: Path
+def predictions(right: list[bool]) -> Predictions:
+    """Of two classes, certain to 0.9 and so often right."""
+    targets = np.zeros(len(right), dtype=np.int64)
+    sure = np.where(right, 0.9, 0.1)
+    return Predictions("val", tuple(map(str, range(len(right)))), targets, np.stack([sure, 1 - sure], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "better", "kept"),
+    [(0.9, 10, True), (0.9995, 10, False), (0.9, 0, False), (0.9, -10, False), (0.5, 1, True)],
+)
+@pytest.mark.parametrize(("metric", "mode"), [("accuracy", "max"), ("nll", "min")])
+def test_a_program_is_kept_where_validation_is_sure_of_it(
+    metric: str, mode: str, confidence: float, better: int, kept: bool, tmp_path: Path
 ) -> None:
-    alone, trained = candidate([[2], [3]], **{"val/x": 0.5}), candidate([[0], [1]], **{"val/x": 0.5})
-    trained.history.append({"epoch": 3, "step": 12, "val/x": reached})
+    monitor, worse = f"val/{metric}", 1.0 if mode == "min" else 0.0
+    alone, trained = candidate([[2], [3]], **{monitor: worse}), candidate([[0], [1]], **{monitor: worse})
+    trained.history.append({"epoch": 3, "step": 12, monitor: 1 - worse})
     save(alone, tmp_path / "start.ckpt")
     save(trained, tmp_path / "best.ckpt")
-    final = candidate([[1], [0]], **{"val/x": 0.5})
-    assert restore_best(final, tmp_path, "val/x", mode, min_delta)["step"] == step
+    final = candidate([[1], [0]], **{monitor: worse})
+    held, asked = [60, 60 + better], []
+
+    def validate() -> Predictions:
+        """The first time by the mapping alone, then with the program; they differ in 10 of 100, or in one more."""
+        count = held[len(asked)]
+        asked.append(final.classifier.program.theta.clone())
+        return predictions([index < count for index in range(100)])
+
+    row = restore_best(final, tmp_path, Criterion(monitor, mode, confidence), validate)
+    assert torch.equal(asked[0], alone.classifier.program.theta)
+    assert torch.equal(asked[1], trained.classifier.program.theta)
+    winner = trained if kept else alone
+    assert row["step"] == (12 if kept else 0)
+    assert torch.equal(final.classifier.program.theta, winner.classifier.program.theta)
+
+
+def test_a_single_patient_makes_nobody_sure() -> None:
+    one, other = (dataclasses.replace(predictions(right), groups=("p",) * 4) for right in ([True] * 4, [False] * 4))
+    assert not Criterion("val/accuracy", "max", 0.5).is_sure(one, other)
 
 
 def test_without_any_later_validation_the_mapping_alone_is_kept(tmp_path: Path) -> None:
     alone, final = candidate([[2], [3]], **{"val/x": 0.5}), candidate([[0], [1]], **{"val/x": 0.5})
     save(alone, tmp_path / "start.ckpt")
-    assert restore_best(final, tmp_path, "val/x", "max")["epoch"] == -1
+    assert restore_best(final, tmp_path, Criterion("val/x", "max"), unasked)["epoch"] == -1
     assert torch.equal(final.classifier.program.theta, alone.classifier.program.theta)
 
 
 def test_a_training_that_never_validated_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no program was saved.*val/auroc"):
-        restore_best(module(classifier([[0], [1]])), tmp_path, "val/auroc", "max")
+        restore_best(module(classifier([[0], [1]])), tmp_path, Criterion("val/auroc", "max"), unasked)
 
 
 class Trainer:
@@ -187,7 +223,7 @@ class Trainer:
 
 
 def candidates(task: TaskData, folder: Path, monitor: str = "val/accuracy", mode: str = "max") -> Candidates:
-    return Candidates(MappingRefresh(task.splits["train"], 3), task.splits["val"], 3, folder, monitor, mode)
+    return Candidates(MappingRefresh(task.splits["train"], 3), task.splits["val"], 3, folder, Criterion(monitor, mode))
 
 
 def test_the_start_is_validated_saved_and_where_patience_counts_from(tmp_path: Path) -> None:
