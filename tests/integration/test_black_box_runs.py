@@ -89,6 +89,18 @@ def test_every_estimator_spends_what_the_ledger_says_and_never_more_than_the_bud
     assert account(tmp_path / "run").free() is None
 
 
+@pytest.mark.parametrize("store", ["auto", "off"])
+def test_to_be_sure_costs_what_the_plan_says(store: str, train: Train, received: list[int]) -> None:
+    choice = ("access.query_budget=620", f"access.store={store}", "callbacks.monitor=val/nll", "callbacks.mode=min")
+    record = train(*choice, "callbacks.confidence=0.95", "optimizer.lr=0.3", "evaluation.baselines=[]").metrics
+    queries, rows = record["queries"], record["history"]
+    assert queries["total"] == sum(received) <= 620
+    compared = min(row["val/nll"] for row in rows[1:]) < rows[0]["val/nll"]
+    again = 0 if store == "auto" else 1 + 2 * compared
+    assert queries["validation"] == 24 * (len(rows) + again)
+    assert compared  # else the test shows nothing
+
+
 def test_the_pictures_ask_for_nothing_new(small, received: list[int]) -> None:
     queries = runs.train(small(*BLACK_BOX, "access.query_budget=400", sizes=SIZES)).metrics["queries"]
     assert queries["test"] == 24
