@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from reprogram.build import total_steps
+from reprogram.build import batches_of_epoch, total_steps
 from reprogram.checks import is_black_box
 from reprogram.data.base import TaskData
-from reprogram.errors import QueryBudgetExceeded
+from reprogram.errors import QueryBudgetExceeded, RunError
 from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
@@ -27,6 +27,7 @@ def query_plan(
         return None
     access, batch_size = cfg["access"], cfg["data"]["batch_size"]
     train, val, test = (len(data.splits[split]) for split in ("train", "val", "test"))
+    batches = -(-train // batch_size)
     return plan_queries(
         Sizes(
             train,
@@ -36,9 +37,10 @@ def query_plan(
             accumulate=cfg["trainer"]["accumulate_grad_batches"],
             queries_per_example=queries_per_example,
             processes=processes(cfg["trainer"]),
+            batches=batches_of_epoch(cfg["trainer"], batches),
         ),
         budget=access["query_budget"],
-        max_steps=total_steps(cfg["trainer"], -(-train // batch_size)),
+        max_steps=total_steps(cfg["trainer"], batches),
         validations=access["validations"],
         prime=access["prime"],
         fits=fits,
@@ -65,15 +67,26 @@ def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) 
         log.info("%-8s %s", "" if position else "plan", line)
 
 
-def open_account(account: Ledger, plan: QueryPlan) -> None:
+def open_account(account: Ledger, plan: QueryPlan, continued: bool = False) -> None:
     """Reserves all but the training, as far as a run that is continued has no answers to it yet.
 
     What a crash cost must be asked again; where that is more than is left, a continued run goes without its baselines,
     then without further validations, rather than without its end.
 
+    Args:
+        account: Of the run.
+        plan: What it will ask.
+        continued: Whether it was begun before, so that the account must know it.
+
     Raises:
         QueryBudgetExceeded: If too little is left for the test.
+        RunError: If the run was begun with another account: its queries would be paid twice, beyond the budget.
     """
+    if continued and not account.knows_run():
+        raise RunError(
+            f"access.ledger: expected the account of the unfinished run '{account.run}' in {account.path}, which does "
+            "not know it; put the file back, or start anew in another run_dir"
+        )
     account.begin()
     spent, lost = account.spent(), account.lost()
     wanted = {

@@ -27,10 +27,11 @@ from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.prepared import PreparedSource
 from reprogram.training.budget_stop import BudgetStop
+from reprogram.training.candidates import Candidates
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.query_plan import QueryPlan
-from reprogram.training.selection import Candidates, Criterion
+from reprogram.training.selection import Criterion
 from reprogram.training.smoothing_check import check_smoothing
 from reprogram.training.step_checkpoint import StepCheckpoint
 from reprogram.types import SourceSpec, TaskSpec
@@ -151,12 +152,14 @@ def module(
         raise ConfigError("trainer.max_epochs: expected a whole number >= 1, or set trainer.max_steps")
     optimizer = dict(cfg["optimizer"])
     mapping_lr = optimizer.pop("mapping_lr", None)
-    if mapping_lr is not None and not (isinstance(mapping_lr, int | float) and mapping_lr >= 0):
-        raise ConfigError(f"optimizer.mapping_lr: expected a number >= 0 or null, got {mapping_lr!r}")
     make_optimizer = bind(optimizer, "optimizer")
-    make_optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])  # wrong values are refused before training
+    tried = make_optimizer(
+        [{"params": [torch.zeros(1, requires_grad=True)]}]
+    )  # wrong values are refused before training
     augmentation = cfg["data"]["augmentation"]
     scheduler = bind(cfg["scheduler"], "scheduler") if cfg["scheduler"].get("_target_") else None
+    if scheduler is not None:
+        scheduler(tried, steps)
     if gradient_estimator.owns_update:
         make_optimizer, scheduler = partial(torch.optim.SGD, lr=1.0), None
     return ReprogrammingModule(
@@ -172,11 +175,17 @@ def module(
     )
 
 
+def batches_of_epoch(trainer: Config, batches: int) -> int:
+    """Batches of an epoch, which may end before it has seen all images."""
+    limit = trainer["limit_train_batches"]
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 def total_steps(trainer: Config, batches: int) -> int | None:
     """Optimiser steps of the whole training, for the learning-rate schedule; ``None``: no epochs or steps bound it."""
-    limit = trainer["limit_train_batches"]
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    batches = batches_of_epoch(trainer, batches)
     epochs, steps = trainer["max_epochs"], trainer["max_steps"]
     bounds = [steps] if isinstance(steps, int) and steps > 0 else []
     if isinstance(epochs, int) and epochs > 0:
@@ -206,7 +215,7 @@ def callbacks(
     refresh = MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits)
     found: list[pl.Callback] = [
         refresh,
-        Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, criterion(cfg)),
+        Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         StepCheckpoint(
             folder / "last.ckpt",
@@ -219,7 +228,8 @@ def callbacks(
     if plan is not None and account is not None:
         found.append(BudgetStop(account, plan.sizes))
     if choice["patience"] is not None:
-        found.append(EarlyStopping(choice["monitor"], choice["min_delta"], choice["patience"], mode=choice["mode"]))
+        patience = {name: choice[name] for name in ("monitor", "mode", "min_delta", "patience")}
+        found.append(EarlyStopping(**patience, check_on_train_epoch_end=False))  # an epoch may end without a validation
     return found
 
 

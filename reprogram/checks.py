@@ -11,6 +11,15 @@ from reprogram.evaluation import metrics
 from reprogram.instantiation import bind
 from reprogram.types import TaskSpec
 
+LEAST_ABOVE_ZERO = 5e-324
+NUMBERS = (  # group, key, what is expected, from, below
+    ("callbacks", "min_delta", "a number >= 0", 0, math.inf),
+    ("callbacks", "confidence", "a number in [0.5, 1) or null", 0.5, 1),
+    ("optimizer", "lr", "a number >= 0", 0, math.inf),
+    ("optimizer", "mapping_lr", "a number >= 0 or null", 0, math.inf),
+    ("trainer", "gradient_clip_val", "a number > 0 or null", LEAST_ABOVE_ZERO, math.inf),
+)
+
 
 def check(cfg: Mapping[str, Any]) -> None:
     """Refuses wrong numbers that no constructor sees before training.
@@ -51,12 +60,15 @@ def check(cfg: Mapping[str, Any]) -> None:
     augmentation = cfg["data"]["augmentation"]
     if augmentation is not None and not isinstance(augmentation, dict):
         raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")
-    min_delta = cfg["callbacks"]["min_delta"]
-    if isinstance(min_delta, bool) or not isinstance(min_delta, int | float) or not 0 <= min_delta < math.inf:
-        raise ConfigError(f"callbacks.min_delta: expected a number >= 0, got {min_delta!r}")
-    confidence = cfg["callbacks"]["confidence"]
-    if confidence is not None and not (isinstance(confidence, int | float) and 0.5 <= confidence < 1):
-        raise ConfigError(f"callbacks.confidence: expected a number in [0.5, 1) or null, got {confidence!r}")
+    for group, key, expected, low, high in NUMBERS:
+        value = cfg[group].get(key, low)  # not all optimizers have a rate
+        if (value is None and expected.endswith("null")) or (
+            isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
+        ):
+            continue
+        raise ConfigError(f"{group}.{key}: expected {expected}, got {value!r}")
+    if cfg["trainer"]["max_steps"] == 0:
+        raise ConfigError("trainer.max_steps: expected a whole number >= 1, or -1 for no bound, got 0")
     if cfg["callbacks"]["mode"] not in ("min", "max"):
         raise ConfigError(f"callbacks.mode: expected min or max, got {cfg['callbacks']['mode']!r}")
 

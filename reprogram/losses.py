@@ -81,7 +81,7 @@ class Focal(Loss):
 
     def __init__(self, class_counts: Tensor, gamma: float = 2.0, balanced: bool = True, normalize: bool = True) -> None:
         super().__init__()
-        if gamma < 0:
+        if not 0 <= gamma < float("inf"):
             raise ConfigError(f"loss.gamma: expected a number >= 0, got {gamma}")
         self.gamma, self.normalize = gamma, normalize
         counts = class_counts.double()

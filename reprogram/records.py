@@ -53,11 +53,16 @@ class RunDirectory:
         """The configuration the run was started with.
 
         Raises:
-            RunError: If there is none.
+            RunError: If there is none, or it cannot be read.
         """
         if not self.config_file.is_file():
             raise RunError(f"{self.path}: expected a run directory, but it holds no config.yaml")
-        config: dict[str, Any] = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        try:
+            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{self.config_file}: cannot be read ({error}); put a copy back") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{self.config_file}: expected a configuration, got {config!r}; put a copy back")
         return config
 
     def read_metrics(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from reprogram.evaluation.threshold import operating_threshold
 from reprogram.illustrations import illustrate, label_map
 from reprogram.records import RunDirectory, environment, finite
 from reprogram.sources.base import SourceModel
+from reprogram.training.candidates import check_checkpoints
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.selection import refit_at_end, restore_best
 
@@ -68,6 +69,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     started = time.monotonic()
     cfg = _resumed(build.plain(cfg))
     check(cfg)
+    if is_black_box(cfg) and cfg["access"]["ledger"] is not None:  # the same from wherever the run is continued
+        cfg["access"] = {**cfg["access"], "ledger": str(Path(cfg["access"]["ledger"]).expanduser().absolute())}
     Baselines.check(cfg["evaluation"]["baselines"])
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
@@ -76,6 +79,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     cfg["run_dir"] = _run_dir(cfg, data.spec.name, source.spec.name)
     directory = RunDirectory(Path(cfg["run_dir"]))
     checkpoint = directory.check(cfg)
+    if checkpoint is not None:
+        check_checkpoints(checkpoint)
 
     account = build.ledger(cfg, directory.path) if is_black_box(cfg) else None
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec)
@@ -102,7 +107,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     try:
         if not _is_child():
             if account is not None and plan is not None:
-                open_account(account, plan)
+                open_account(account, plan, continued=directory.config_file.is_file())
             directory.claim(cfg)
             os.environ[RUN_DIR_VARIABLE] = str(directory.path)
             _announce(directory, data, source, checkpoint)

@@ -27,13 +27,13 @@ TRAINER = {
     "limit_train_batches": None,
 }  # fmt: skip
 PLAN = QueryPlan(
-    amounts={"train": 640, "mapping": 96, "validation": 200, "test": 30, "baseline": 0},
+    amounts={"train": 672, "mapping": 96, "validation": 200, "test": 30, "baseline": 0},
     prime=96,
     refits=False,
-    steps=20,
-    interval=5,
+    steps=21,
+    interval=6,
     budget=1000,
-    sizes=Sizes(train=96, val=40, test=30, batch=16, accumulate=1, queries_per_example=2),
+    sizes=Sizes(train=96, val=40, test=30, batch=16, accumulate=1, queries_per_example=2, batches=6),
 )
 
 
@@ -125,11 +125,11 @@ def test_the_plan_is_announced_and_only_a_source_that_runs_here_is_timed(
         announce_plan(PLAN, ACCESS | {"queries_per_second": per_second, "price_per_1000": 2.0}, source)  # type: ignore[arg-type]
     assert source.asked == asked
     said = " ".join(caplog.text.split())
-    for words in ("train 640", "mapping 96", "total 966 of 1,000", "cost 1.93"):
+    for words in ("train 672", "mapping 96", "total 998 of 1,000", "cost 2.00"):
         assert words in said
     assert ("queries/s" in said) == timed
     if per_second:
-        assert "time 19 s at 50 queries/s" in said
+        assert "time 20 s at 50 queries/s" in said
 
 
 def test_an_account_is_opened_with_all_but_the_training_reserved() -> None:

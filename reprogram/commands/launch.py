@@ -40,8 +40,10 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets exceptions through to us
 
     failures: list[str] = []
+    started: list[DictConfig] = []
 
     def guarded(cfg: DictConfig) -> object:
+        started.append(cfg)
         multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             return task(cfg)
@@ -64,7 +66,10 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # whoever read what is printed (head, less) has seen enough
+    except BrokenPipeError:
+        if started:  # the task's own
+            raise
+        # whoever read the manual page (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may Python's last flush fail
         sys.exit(EXIT_UNREAD)
     except ReprogramError as error:

@@ -88,6 +88,10 @@ class Ledger:
             connection.execute("UPDATE in_flight SET lost = 1 WHERE run = ?", (self.run,))
             connection.execute("UPDATE queries SET reserved = 0 WHERE run = ?", (self.run,))
 
+    def knows_run(self) -> bool:
+        """Whether this run has reserved or spent anything, ever."""
+        return bool(self._rows("SELECT 1 FROM queries WHERE run = ? LIMIT 1", self.run))
+
     def reserve(self, amounts: Mapping[str, int]) -> None:
         """Sets this run's reservations for the given purposes, all or none; those for other purposes stay.
 

@@ -131,13 +131,18 @@ class ReprogrammingModule(pl.LightningModule):
         self.sums.zero_()
         if count:
             found |= {"train/loss": loss / count, "train/accuracy": correct / count}
-        row = {"epoch": self.current_epoch if self.global_step else -1, "step": self.global_step}
+        row = {"epoch": self._epoch if self.global_step else -1, "step": self.global_step}
         asked = sum_over_processes(torch.tensor(self.queries["train"] + self.queries["mapping"], device=self.device))
         queries = self.classifier.source.queries()
         if queries is not None:  # fewer where answers were stored, more where a run that was cut off asked for others
             row["queries"] = min(int(asked), queries["train"] + queries["mapping"])
         self.history.append({**row, **found})
         return found
+
+    @property
+    def _epoch(self) -> int:
+        """The epoch of the last step: Lightning's own is one more when a training has ended."""
+        return self.trainer.fit_loop.epoch_progress.current.ready - 1
 
     def configure_optimizers(self) -> Any:
         """One group for the program, one for a mapping that learns."""
@@ -187,8 +192,8 @@ class ReprogrammingModule(pl.LightningModule):
         self.history = list(checkpoint["reprogram"]["history"])
         self.queries = dict(checkpoint["reprogram"]["queries"])
 
-    def on_train_start(self) -> None:
-        """Leaves what a checkpoint brought back with the first process alone."""
+    def on_fit_start(self) -> None:
+        """Leaves what a checkpoint brought back with the first process alone, before anything is added to it."""
         if self.global_rank > 0:
             self.sums.zero_()
             self.queries = dict.fromkeys(self.queries, 0)

@@ -19,6 +19,7 @@ class Sizes:
         accumulate: Batches of an optimiser step.
         queries_per_example: Of the gradient estimator.
         processes: That train together: each sends at least one image of a batch.
+        batches: Of an epoch that ends before it has seen all images; ``None``: of a whole one.
     """
 
     train: int
@@ -28,6 +29,7 @@ class Sizes:
     accumulate: int
     queries_per_example: int
     processes: int = 1
+    batches: int | None = None
 
     @property
     def step(self) -> int:
@@ -36,14 +38,24 @@ class Sizes:
 
     def step_from(self, batch: int) -> int:
         """Queries of the optimiser step that begins with this batch of an epoch, and ends with it at the latest."""
-        full = max(self.batch, self.processes)
-        images = min(full * self.accumulate, self.pass_over(self.train) - full * batch)
+        images = min(self.full * self.accumulate, self.images_of_epoch - self.full * batch)
         return images * self.queries_per_example
+
+    @property
+    def full(self) -> int:
+        """Images of a whole batch."""
+        return max(self.batch, self.processes)
+
+    @property
+    def images_of_epoch(self) -> int:
+        """Images that the steps of one epoch see."""
+        whole = self.pass_over(self.train)
+        return whole if self.batches is None else min(whole, self.batches * self.full)
 
     def pass_over(self, examples: int) -> int:
         """Images of one pass over so many examples that all processes share."""
         full, last = divmod(examples, self.batch)
-        return full * max(self.batch, self.processes) + (max(last, self.processes) if last else 0)
+        return full * self.full + (max(last, self.processes) if last else 0)
 
 
 @dataclass(frozen=True)
@@ -158,8 +170,7 @@ def plan_queries(
             )
         steps = steps if max_steps is None else min(steps, max_steps)
         between = min(max(1, validations - 1), steps)
-        interval = steps // between * sizes.accumulate
-        steps = steps // between * between
+        interval = -(-steps // between) * sizes.accumulate
     amounts = {"train": _cost_of_steps(sizes, steps), **fixed}
     return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes)
 
@@ -201,5 +212,5 @@ def _cost_of_steps(sizes: Sizes, steps: int) -> int:
 
 def _epoch(sizes: Sizes) -> tuple[int, int]:
     """Queries and optimiser steps of one epoch."""
-    batches = -(-sizes.train // sizes.batch)
-    return sizes.pass_over(sizes.train) * sizes.queries_per_example, -(-batches // sizes.accumulate)
+    batches = -(-sizes.images_of_epoch // sizes.full)
+    return sizes.images_of_epoch * sizes.queries_per_example, -(-batches // sizes.accumulate)

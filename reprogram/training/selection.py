@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 
 from reprogram.classifier import ReprogrammedClassifier
@@ -18,13 +17,11 @@ from reprogram.evaluation.intervals import paired_difference
 from reprogram.evaluation.metrics import point_metrics
 from reprogram.evaluation.predictions import Predictions
 from reprogram.evaluation.scoring import score
-from reprogram.training.mapping_refresh import MappingRefresh, observe_once
+from reprogram.training.candidates import START, load_checkpoint, trained_states
+from reprogram.training.mapping_refresh import observe_once
 from reprogram.training.module import ReprogrammingModule
-from reprogram.types import Batch
 
 log = logging.getLogger(__name__)
-
-START, BEST = "start.ckpt", "best.ckpt"
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,9 @@ class Criterion:
         """The metric's own name."""
         return self.monitor.removeprefix("val/")
 
-    @property
-    def sign(self) -> int:
-        """What makes more of it better."""
-        return 1 if self.mode == "max" else -1
+    def worth(self, value: float) -> float:
+        """The metric so that more is better, and undefined the worst."""
+        return -math.inf if math.isnan(value) else value if self.mode == "max" else -value
 
     def is_sure(self, reached: Predictions, alone: Predictions) -> bool:
         """Whether validation says with enough confidence that one state is better than another."""
@@ -59,65 +55,7 @@ class Criterion:
         value, p_value = gain["value"], gain["p_value"]  # undefined where there is one group, or one class
         if value is None or p_value is None:
             return False
-        return self.sign * value > 0 and p_value / 2 <= 1 - self.confidence
-
-
-class Candidates(pl.Callback):
-    """Validates what no epoch does: the state before the first step, and the one that training ends with.
-
-    The first is kept, since a program must beat the mapping alone to be chosen. The last was validated already, unless
-    the training ended between two validations (``trainer.max_steps``, a continued run whose next step cannot be paid).
-
-    Args:
-        refresh: Fits the mapping before a validation, where its schedule says so.
-        val: Validation split.
-        batch_size: Global batch size.
-        folder: Where checkpoints go.
-        criterion: What chooses.
-    """
-
-    def __init__(
-        self, refresh: MappingRefresh, val: Examples, batch_size: int, folder: Path, criterion: Criterion
-    ) -> None:
-        self.refresh, self.val, self.batch_size = refresh, val, batch_size
-        self.folder, self.criterion = folder, criterion
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A resumed run has this behind it."""
-        assert isinstance(pl_module, ReprogrammingModule)
-        if pl_module.history:
-            return
-        found = self._validate(trainer, pl_module)
-        for stopping in trainer.early_stopping_callbacks:
-            stopping.best_score = torch.tensor(found[self.criterion.monitor])  # patience starts from here
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({"state_dict": pl_module.state_dict()}, self.folder / START)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the last state as the best, if it is."""
-        assert isinstance(pl_module, ReprogrammingModule)
-        if pl_module.history[-1]["step"] == trainer.global_step:
-            return
-        sign, monitor = self.criterion.sign, self.criterion.monitor
-        reached = [sign * row[monitor] for row in pl_module.history[1:]]
-        self.refresh.on_validation_start(trainer, pl_module)
-        found = sign * self._validate(trainer, pl_module)[monitor]
-        if found > max((value for value in reached if not math.isnan(value)), default=-math.inf):
-            trainer.save_checkpoint(self.folder / BEST)
-
-    @torch.no_grad()
-    def _validate(self, trainer: pl.Trainer, module: ReprogrammingModule) -> dict[str, float]:
-        module.eval()
-        loader = BatchLoader(self.val, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
-        for index, batch in enumerate(loader):
-            moved = Batch(*(part.to(module.device) for part in batch))
-            module.validation_step(module.on_after_batch_transfer(moved, 0), index)
-        found = module.validated()
-        module.train()
-        for logger in trainer.loggers:
-            logger.log_metrics(found, step=trainer.global_step)
-        return found
+        return self.worth(value) > 0 and p_value / 2 <= 1 - self.confidence
 
 
 def restore_best(
@@ -137,26 +75,25 @@ def restore_best(
     monitor = criterion.monitor
     if not module.history:
         raise RunError(f"{folder}: no program was saved; was the training long enough to validate {monitor}?")
-    start = module.history[0]
-    alone = torch.load(folder / START, map_location="cpu", weights_only=True)
+    alone, best = load_checkpoint(folder / START), module.history[0]
     module.load_state_dict(alone["state_dict"], strict=False)
-    outcome = f"validation {criterion.metric}: {start[monitor]:.4f} by the mapping alone"
-    if (folder / BEST).is_file():
-        trained = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-        best: dict[str, float] = trained["reprogram"]["history"][-1]
-        if criterion.sign * best[monitor] > criterion.sign * start[monitor] or math.isnan(start[monitor]):
-            outcome += f", {best[monitor]:.4f} with the program"
-            without = validate() if criterion.confidence is not None else None
-            module.load_state_dict(trained["state_dict"], strict=False)
-            if without is None or criterion.is_sure(validate(), without):
-                log.info("program  %s", outcome)
-                return best
-            module.load_state_dict(alone["state_dict"], strict=False)
-            outcome += f", but not with {criterion.confidence:.0%} confidence: it is left out"
-        else:
-            outcome += ", no better with a program"
+    outcome = f"validation {criterion.metric}: {best[monitor]:.4f} by the mapping alone"
+    for trained in map(load_checkpoint, trained_states(folder)):
+        row: dict[str, float] = trained["reprogram"]["history"][-1]
+        if criterion.worth(row[monitor]) > criterion.worth(best[monitor]):
+            state, best = trained["state_dict"], row
+    if best is module.history[0]:
+        log.info("program  %s, no better with a program", outcome)
+        return best
+    outcome += f", {best[monitor]:.4f} with the program"
+    without = None if criterion.confidence is None else validate()
+    module.load_state_dict(state, strict=False)
+    if without is not None and not criterion.is_sure(validate(), without):
+        module.load_state_dict(alone["state_dict"], strict=False)
+        best = module.history[0]
+        outcome += f", but not with {criterion.confidence:.0%} confidence: it is left out"
     log.info("program  %s", outcome)
-    return start
+    return best
 
 
 def refit_at_end(
@@ -190,7 +127,7 @@ def refit_at_end(
     asked = observe_once(classifier, classifier.mapping, loader, device)
     classifier.mapping.refit()
     new = point_metrics(score(classifier, val, "val", batch_size, device), data.spec.ordinal)[metric]
-    worse = criterion.sign * new < criterion.sign * old
+    worse = criterion.worth(new) < criterion.worth(old)
     if worse:
         classifier.mapping = kept
     log.info("mapping  refitted: validation %s %.4f -> %.4f, %s", metric, old, new, "not kept" if worse else "kept")

@@ -22,10 +22,10 @@ def plan(sizes: Sizes = SIZES, fits: RefitSchedule = ONCE, **choices: object) ->
 
 def test_training_gets_what_the_rest_leaves() -> None:
     made = plan()
-    # 1000 - 96 - 5 x 40 - 30 = 674 pay for 21 steps of 32; 20 of them make four equal parts
-    assert made.amounts == {"train": 20 * 32, "mapping": 96, "validation": 200, "test": 30, "baseline": 0}
-    assert (made.prime, made.steps, made.interval, made.refits) == (96, 20, 5, False)
-    assert (made.total, made.budget, made.sizes.step) == (966, 1000, 32)
+    # 1000 - 96 - 5 x 40 - 30 = 674 pay for 21 steps of 32: three parts of 6 and one of 3
+    assert made.amounts == {"train": 21 * 32, "mapping": 96, "validation": 200, "test": 30, "baseline": 0}
+    assert (made.prime, made.steps, made.interval, made.refits) == (96, 21, 6, False)
+    assert (made.total, made.budget, made.sizes.step) == (998, 1000, 32)
 
 
 def test_the_last_step_of_an_epoch_may_be_cheaper() -> None:
@@ -36,9 +36,9 @@ def test_the_last_step_of_an_epoch_may_be_cheaper() -> None:
 
 def test_accumulated_batches_are_one_step() -> None:
     made = plan(dataclasses.replace(SIZES, train=80, accumulate=2), validations=4)
-    # an epoch: 5 batches in 3 steps, 160; of 1000 - 80 - 160 - 30 = 730, 4 epochs and 1 step: 13, 12 in thirds
+    # an epoch: 5 batches in 3 steps, 160; of 1000 - 80 - 160 - 30 = 730, 4 epochs and 1 step: 13, in thirds of 5
     assert made.sizes.step == 64
-    assert (made.steps, made.interval, made.amounts["train"]) == (12, 8, 640)
+    assert (made.steps, made.interval, made.amounts["train"]) == (13, 10, 704)
 
 
 def test_processes_fill_their_share_of_a_small_batch() -> None:
@@ -124,9 +124,19 @@ def test_without_a_budget_epochs_decide() -> None:
 
 
 def test_a_bound_on_the_steps_leaves_money_unspent() -> None:
-    assert plan(max_steps=6).steps == 4  # a validation after each
+    few = plan(max_steps=6)
+    assert (few.steps, few.interval) == (6, 2)  # validations after steps 2, 4 and 6
     assert plan(max_steps=3).interval == 1
-    assert plan(max_steps=3).total == 966 - 17 * 32
+    assert plan(max_steps=3).total == 998 - 18 * 32
+
+
+@pytest.mark.parametrize(("batches", "steps", "spent"), [(2, 21, 672), (1, 21, 672), (9, 21, 672)])
+def test_an_epoch_that_is_cut_short_has_no_smaller_batch(batches: int, steps: int, spent: int) -> None:
+    made = plan(dataclasses.replace(SIZES, batches=batches))
+    assert (made.steps, made.amounts["train"]) == (steps, spent)
+    uneven = plan(dataclasses.replace(SIZES, train=100, batches=batches), validations=2)
+    # 790 pay for 24 steps of 32, or for 26 where each seventh costs 8
+    assert (uneven.steps, uneven.amounts["train"]) == ((26, 760) if batches == 9 else (24, 768))
 
 
 SWEEP = [
@@ -165,11 +175,11 @@ def test_the_budget_is_never_passed_and_hardly_left(choices: dict[str, object]) 
             assert made.steps >= 1
             assert made.total <= budget
             validations = -(-made.amounts["validation"] // sizes.pass_over(sizes.val))
-            assert budget - made.total < max(1, validations - 1) * sizes.step, (sizes, budget, made)
+            assert budget - made.total < sizes.step, (sizes, budget, made)
             assert made.prime <= sizes.train
             assert made.interval is not None
             assert made.interval % sizes.accumulate == 0
-            assert made.steps % (made.interval // sizes.accumulate) == 0
+            assert -(-made.steps // (made.interval // sizes.accumulate)) <= max(1, validations - 1)
 
 
 @pytest.mark.parametrize("choices", CHOICES, ids=str)

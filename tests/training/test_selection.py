@@ -3,14 +3,10 @@
 import dataclasses
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from reprogram.classifier import ReprogrammedClassifier
@@ -22,9 +18,8 @@ from reprogram.losses import CrossEntropy
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.programs.frame import FrameProgram
 from reprogram.sources.network import NetworkSource
-from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
-from reprogram.training.selection import Candidates, Criterion, refit_at_end, restore_best
+from reprogram.training.selection import Criterion, refit_at_end, restore_best
 from reprogram.types import TaskSpec
 
 CPU = torch.device("cpu")
@@ -206,70 +201,3 @@ def test_without_any_later_validation_the_mapping_alone_is_kept(tmp_path: Path) 
 def test_a_training_that_never_validated_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no program was saved.*val/auroc"):
         restore_best(module(classifier([[0], [1]])), tmp_path, Criterion("val/auroc", "max"), unasked)
-
-
-class Trainer:
-    """As much of one as a callback sees."""
-
-    global_rank, world_size, is_global_zero = 0, 1, True
-    loggers: ClassVar[list[Logger]] = []
-
-    def __init__(self) -> None:
-        self.early_stopping_callbacks = [EarlyStopping("val/accuracy")]
-        self.global_step, self.saved = 0, list[Path]()
-
-    def save_checkpoint(self, path: Path) -> None:
-        self.saved.append(path)
-
-
-def candidates(task: TaskData, folder: Path, monitor: str = "val/accuracy", mode: str = "max") -> Candidates:
-    return Candidates(MappingRefresh(task.splits["train"], 3), task.splits["val"], 3, folder, Criterion(monitor, mode))
-
-
-def test_the_start_is_validated_saved_and_where_patience_counts_from(tmp_path: Path) -> None:
-    made, task, trainer = module(classifier([[3], [2]])), data([0, 1, 1, 1]), Trainer()
-    made.train()
-    start = candidates(task, tmp_path / "checkpoints")
-    start.on_train_start(trainer, made)
-    (row,) = made.history
-    assert (row["epoch"], row["step"], row["val/accuracy"]) == (-1, 0, 0.25)  # the mapping is the wrong way round
-    assert made.queries == {"train": 0, "mapping": 0, "validation": 4}
-    assert made.training
-    assert trainer.early_stopping_callbacks[0].best_score == 0.25
-    state = torch.load(tmp_path / "checkpoints" / "start.ckpt", weights_only=True)["state_dict"]
-    assert state["classifier.mapping.assignment"].tolist() == [[3], [2]]
-    assert not [key for key in state if "source" in key]
-
-    start.on_train_start(trainer, made)  # as in a run that is continued
-    assert len(made.history) == 1
-    assert made.queries["validation"] == 4
-
-
-@pytest.mark.parametrize(
-    ("monitor", "mode", "before", "saved"),
-    [
-        ("val/accuracy", "max", [0.7], True),
-        ("val/accuracy", "max", [0.7, 0.75], False),  # no better than one before
-        ("val/accuracy", "max", [], True),
-        ("val/accuracy", "max", [math.nan], True),
-        ("val/nll", "min", [0.1], False),
-        ("val/nll", "min", [9.0], True),
-    ],
-)
-def test_what_a_training_ends_with_is_validated_too(
-    monitor: str, mode: str, before: list[float], saved: bool, tmp_path: Path
-) -> None:
-    made, trainer = module(classifier([[2], [3]])), Trainer()
-    made.history = [{"epoch": -1, "step": 0, monitor: 0.0}]
-    made.history += [{"epoch": 0, "step": step, monitor: value} for step, value in enumerate(before, start=1)]
-    trainer.global_step = 9
-    made._trainer = SimpleNamespace(global_step=9, current_epoch=1)  # type: ignore[assignment]
-    last = candidates(data([0, 0, 1, 0]), tmp_path, monitor, mode)
-    last.on_train_end(trainer, made)  # type: ignore[arg-type]
-    row = made.history[-1]
-    assert (row["epoch"], row["step"], row["val/accuracy"]) == (1, 9, 0.75)
-    assert trainer.saved == [tmp_path / "best.ckpt"] * saved
-
-    last.on_train_end(trainer, made)  # type: ignore[arg-type]
-    assert made.history[-1] is row  # that was validated already
-    assert made.queries["validation"] == 4

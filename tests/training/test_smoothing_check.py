@@ -57,16 +57,18 @@ def test_a_step_that_no_pixel_shows_is_refused(program: InputProgram, encoding: 
             check_smoothing(program, Everywhere(distance), encoding)
 
 
-def test_the_whole_step_is_what_counts_not_a_single_pixel(caplog) -> None:
-    few = 4 / (3 * 64) / 255  # of a level each, together four values that differ
-    assert "levels of 8 bits" in warnings_of(Everywhere(few), full(), caplog)
+def test_less_than_a_twentieth_of_a_level_is_refused(caplog) -> None:
+    assert "0.06 levels of 8 bits" in warnings_of(Everywhere(0.06 / 255), full(), caplog)
+    for side in (8, 64):  # however many pixels there are
+        with pytest.raises(ConfigError, match=r"pixels move by 0\.04 levels"):
+            check_smoothing(FullProgram((side, side), side), Everywhere(0.04 / 255), "png")
 
 
 def test_a_direction_is_spread_over_all_parameters(caplog) -> None:
     program = FullProgram((8, 8), 8)
     length = torch.tensor(float(program.theta.numel())).sqrt()
     assert not warnings_of(TwoSided(smoothing=float(length) / 255), program, caplog)
-    assert "levels" in warnings_of(TwoSided(smoothing=1.5 / 255), program, caplog)
+    assert "levels" in warnings_of(TwoSided(smoothing=float(length) / 4 / 255), program, caplog)
 
 
 def test_floats_and_gradients_lose_nothing(caplog) -> None:
