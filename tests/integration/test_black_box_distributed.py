@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +29,9 @@ def _start(run_dir: Path, processes: int, *overrides: str) -> "subprocess.Popen[
     parallel = ("trainer=ddp_cpu", f"trainer.devices={processes}") if processes > 1 else ()
     command = [sys.executable, "-m", "reprogram.commands.train", *COMMON, f"run_dir={run_dir}", *parallel, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # another number of threads rounds differently
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def _finish(process: "subprocess.Popen[str]", run_dir: Path) -> tuple[dict, torch.Tensor, str]:
@@ -69,6 +72,7 @@ def test_the_same_estimate_and_the_same_account(estimator, per_example, numbers,
         assert 0 <= queries["validation"] - planned["validation"] <= 3 * (number - 1)
         assert queries["total"] <= budget
         assert queries["uncertain"] == 0
+        assert record["history"][-1]["queries"] == queries["train"] + queries["mapping"]
     assert thetas[0].abs().max() > 0.02  # something was learned
     for theta in thetas[1:]:
         difference = (theta - thetas[0]).norm() / thetas[0].norm()
@@ -104,3 +108,27 @@ def test_all_processes_stop_together_when_others_empty_the_account(tmp_path: Pat
     assert others.total() <= budget
     assert mine.free() == budget - others.total()  # nothing stays reserved
     assert record["best_step"] * 32 <= queries["train"]
+
+
+def test_two_processes_that_were_cut_off_pay_for_no_answer_twice(tmp_path: Path) -> None:
+    train, run_dir = 64, tmp_path / "run"
+    needed = 2 * 8 * train + train + 2 * 34 + 40  # the last batch of 33 is one image for each of two processes
+    choice = (
+        "estimator=two_sided", f"data.max_train={train}", "access.validations=2", "access.store=on",
+        "callbacks.checkpoint_every=1000", f"access.query_budget={needed}",
+    )  # fmt: skip
+    process = _start(run_dir, 2, *choice)
+    account, deadline = Ledger(run_dir / "ledger.sqlite", "."), time.monotonic() + 120
+    while not (run_dir / "ledger.sqlite").exists() or account.spent()["train"] < 20 * 32:  # of 32 steps
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    spent = account.spent()
+    record, _, printed = _finish(_start(run_dir, 2, *choice), run_dir)
+    lost = record["queries"]["uncertain"]
+    assert record["queries"]["total"] <= needed
+    assert record["queries"]["train"] >= spent["train"]
+    steps = record["history"][-1]["step"]
+    assert 32 - -(-lost // 32) <= steps <= 32, printed[-3000:]  # lost queries cost their steps, and nothing else does
