@@ -243,6 +243,7 @@ def _fit(
         warnings.filterwarnings("ignore", ".*(Checkpoint|Experiment logs) directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # what we log is the same on every process
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        warnings.filterwarnings("ignore", ".*could not find the monitored key.*")  # an epoch without a validation
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning 2.6 on torch 2.11
         try:
             trainer.fit(module, loader("train", True), loader("val", False), ckpt_path=checkpoint, weights_only=True)

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from oracle_process import ROOT
 
 from reprogram import build
+from reprogram.errors import RunError
 from reprogram.runs import train
 from reprogram.sources.ledger import Ledger
 from reprogram.training.step_checkpoint import StepCheckpoint
@@ -115,6 +116,33 @@ def test_what_was_trained_before_a_cut_is_validated_where_no_step_can_be_paid_af
     assert [row["step"] for row in result.metrics["history"]] == [0, 4, 8, 12, 14]
     assert result.metrics["queries"]["total"] <= budget
     assert result.metrics["queries"]["validation"] == 5 * 40
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_run_is_continued_with_its_own_account_or_not_at_all(shared, cut, small, tmp_path, monkeypatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    overrides = (*BLACK_BOX, f"access.query_budget={16 * STEP + BESIDE}", *(["access.ledger=acc.sqlite"] * shared))
+    monkeypatch.chdir(first)
+    cut("on_train_batch_start", 2, *overrides)
+    monkeypatch.chdir(second)
+    resumed = small(f"resume={tmp_path / 'run'}")
+    file = first / "acc.sqlite" if shared else tmp_path / "run" / "ledger.sqlite"
+    away = file.rename(tmp_path / "away")
+    with pytest.raises(RunError, match=r"expected the account of the unfinished run .* does not know it; put the file"):
+        train(resumed)
+    away.rename(file)
+    assert train(resumed).metrics["queries"]["total"] == 16 * STEP + BESIDE
+    assert not list(second.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "no: [config", "- 1"])
+def test_a_broken_configuration_is_told(content, small, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(content)
+    with pytest.raises(RunError, match=r"(?s)config\.yaml: .*put a copy back"):
+        train(small(f"resume={tmp_path / 'run'}"))
 
 
 @pytest.mark.slow

@@ -118,6 +118,16 @@ def test_early_stopping_and_unknown_monitor(small) -> None:
         train(small("callbacks.monitor=val/typo", run_dir="other"))
 
 
+@pytest.mark.parametrize(
+    ("steps", "accumulate", "validated"), [(2, 1, [(-1, 0), (0, 2)]), (4, 2, [(-1, 0), (0, 3), (1, 4)])]
+)
+def test_a_training_that_ends_within_an_epoch_is_validated_where_it_ends(steps, accumulate, validated, small) -> None:
+    choice = ("data.batch_size=20", f"trainer.max_steps={steps}", f"trainer.accumulate_grad_batches={accumulate}")
+    record = train(small(*choice, "trainer.max_epochs=-1", "callbacks.patience=2", "optimizer.lr=0.001")).metrics
+    assert [(row["epoch"], row["step"]) for row in record["history"]] == validated  # 5 batches an epoch
+    assert record["queries"]["train"] == min(96, 20 * steps * accumulate) + max(0, 20 * (steps - 3) * accumulate)
+
+
 def test_a_run_directory_is_not_used_twice(small, tmp_path: Path) -> None:
     train(small())
     with pytest.raises(RunError, match="finished run"):
