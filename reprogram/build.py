@@ -153,12 +153,10 @@ def module(
     optimizer = dict(cfg["optimizer"])
     mapping_lr = optimizer.pop("mapping_lr", None)
     make_optimizer = bind(optimizer, "optimizer")
-    tried = make_optimizer(
-        [{"params": [torch.zeros(1, requires_grad=True)]}]
-    )  # wrong values are refused before training
     augmentation = cfg["data"]["augmentation"]
     scheduler = bind(cfg["scheduler"], "scheduler") if cfg["scheduler"].get("_target_") else None
-    if scheduler is not None:
+    tried = make_optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])
+    if scheduler is not None:  # wrong values of both are refused before training
         scheduler(tried, steps)
     if gradient_estimator.owns_update:
         make_optimizer, scheduler = partial(torch.optim.SGD, lr=1.0), None

@@ -11,13 +11,12 @@ from reprogram.evaluation import metrics
 from reprogram.instantiation import bind
 from reprogram.types import TaskSpec
 
-LEAST_ABOVE_ZERO = 5e-324
 NUMBERS = (  # group, key, what is expected, from, below
     ("callbacks", "min_delta", "a number >= 0", 0, math.inf),
     ("callbacks", "confidence", "a number in [0.5, 1) or null", 0.5, 1),
     ("optimizer", "lr", "a number >= 0", 0, math.inf),
     ("optimizer", "mapping_lr", "a number >= 0 or null", 0, math.inf),
-    ("trainer", "gradient_clip_val", "a number > 0 or null", LEAST_ABOVE_ZERO, math.inf),
+    ("trainer", "gradient_clip_val", "a number > 0 or null", math.ulp(0.0), math.inf),
 )
 
 
