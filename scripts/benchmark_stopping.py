@@ -186,9 +186,9 @@ balanced accuracy - how often it keeps the program, and the queries that it spen
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_stopping.py run
     python scripts/benchmark_stopping.py report
 
-`recipe=black_box` takes the lowest nll of the last column: a confidence of 80 %. Patience 1 and 2 are equal there; 2 is the
-better one in the rows above. That is little to go by - at 80 % two programs of twelve are kept - but it is clear that a
-program must not be kept for any gain on some hundred validation images.
+`recipe=black_box` takes the lowest nll of the last column: a confidence of 80 %. Patience 1 and 2 are equal there; 2 is
+the better one in the rows above. That is little to go by - at 80 % two programs of twelve are kept - but it is clear
+that a program must not be kept for any gain on some hundred validation images.
 
 """
 
