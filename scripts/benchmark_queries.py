@@ -137,13 +137,31 @@ def run(job: Job, output: Path) -> None:
             return build.plain(compose("train", [*overrides, *fixed, *more]))
 
     if job.queries:
-        cfg = composed()
-        data = build.task_data(cfg)
-        val, test = len(data.splits["val"]), len(data.splits["test"])
-        overrides.append(f"access.query_budget={job.queries + val * cfg['access']['validations'] + 2 * test}")
+        overrides.append(f"access.query_budget={total_budget(composed(), job.queries)}")
     print(job.name, " ".join(overrides), flush=True)
     train(composed())
     (run_dir / "overrides.json").write_text(json.dumps(overrides))
+
+
+def total_budget(cfg: dict[str, Any], queries: int) -> int:
+    """The budget with which a plan has at most so many queries for training and mapping."""
+    from reprogram import build
+    from reprogram.accounting import query_plan
+    from reprogram.sources.ledger import Ledger
+
+    data = build.task_data(cfg)
+    source = build.accessed(cfg, build.source(cfg, "cpu"), Ledger(None, "plan"))
+    classifier = build.classifier(cfg, source, data.spec)
+    estimator = build.estimator(cfg, classifier.program)
+    budget = queries + len(data.splits["val"]) * cfg["access"]["validations"] + 2 * len(data.splits["test"])
+    while True:  # a plan that cannot pay for all validations gives what is left of them to the training
+        cfg["access"]["query_budget"] = budget
+        plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
+        assert plan is not None
+        excess = plan.amounts["train"] + plan.amounts["mapping"] - queries
+        if excess <= 0:
+            return budget
+        budget -= excess
 
 
 def report(chosen: list[Job], output: Path, results: Path) -> None:
