@@ -159,13 +159,15 @@ def test_accumulated_steps_are_paid_for_together_and_the_last_is_validated(train
     assert queries["validation"] == 4 * 24
 
 
-def test_scores_as_an_api_gives_them_suffice(train: Train, received: list[int]) -> None:
-    limits = ("access.top_k=5", "access.decimals=2", "access.encoding=png")
-    record = train(*limits, "access.query_budget=1400", "callbacks.monitor=val/nll", "callbacks.mode=min").metrics
+def test_scores_as_an_api_gives_them_suffice(small, received: list[int]) -> None:
+    choice = ("access.top_k=5", "access.decimals=2", "access.encoding=png", "access.query_budget=3600")
+    choice += ("mapping.refresh=once", "callbacks.monitor=val/nll", "callbacks.mode=min")
+    sizes = ("data.max_train=96", "data.max_val=100", "data.max_test=24", "data.batch_size=16")
+    record = runs.train(small(*BLACK_BOX, *choice, sizes=sizes)).metrics
     first = record["history"][0]["val/nll"]
     assert record["best_step"] > 0
-    assert min(row["val/nll"] for row in record["history"]) < first - 0.01
-    assert record["queries"]["total"] == sum(received) <= 1400
+    assert min(row["val/nll"] for row in record["history"]) < first - 0.05
+    assert record["queries"]["total"] == sum(received) <= 3600
 
 
 def test_many_directions_track_the_gradient(small, train: Train, tmp_path: Path) -> None:

@@ -85,4 +85,4 @@ def test_observing_and_refitting_changes_nothing() -> None:
     mapping.refit()
     mapping.reset()
     assert torch.equal(mapping.assignment, before)
-    assert mapping.schedule == RefitSchedule("never", at_end=False)
+    assert mapping.schedule == RefitSchedule("never", at_end=False, fixed=True)
