@@ -295,6 +295,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, panels = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
     for axes, (group, members) in zip(panels, GROUPS.items(), strict=True):
@@ -319,6 +320,9 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
             axes.plot(np.mean(row["spent"]), np.mean(row["test"]["balanced_accuracy"]), "x", color=colour)
         axes.set_title(f"{title.replace('_', ' on ')}: {group}", fontsize=10)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda queries, _: f"{queries / 1000:g}k")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("queries for training and mapping")
         axes.set_ylabel("balanced accuracy (line: validation, x: test)")
         axes.grid(alpha=0.3)
