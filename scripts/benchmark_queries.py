@@ -297,7 +297,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure, panels = plt.subplots(1, 2, figsize=(13, 4.6), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(13, 5.8), layout="constrained")
     for axes, (group, members) in zip(panels, GROUPS.items(), strict=True):
         for row in rows:
             if row["recipe"] not in members:
@@ -326,7 +326,7 @@ def draw(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
         axes.set_xlabel("queries for training and mapping")
         axes.set_ylabel("balanced accuracy (line: validation, x: test)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
