@@ -85,7 +85,7 @@ def open_account(account: Ledger, plan: QueryPlan, continued: bool = False) -> N
     if continued and not account.knows_run():
         raise RunError(
             f"access.ledger: expected the account of the unfinished run '{account.run}' in {account.path}, which does "
-            "not know it; put the file back, or start anew in another run_dir"
+            "not know it; put file and run directory back where they were, or start anew in another run_dir"
         )
     account.begin()
     spent, lost = account.spent(), account.lost()

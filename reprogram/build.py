@@ -174,11 +174,17 @@ def module(
 
 
 def batches_of_epoch(trainer: Config, batches: int) -> int:
-    """Batches of an epoch, which may end before it has seen all images."""
+    """Batches of an epoch, which may end before it has seen all images.
+
+    Raises:
+        ConfigError: If no batch is left.
+    """
     limit = trainer["limit_train_batches"]
-    if limit is None:
-        return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if batches < 1:
+        raise ConfigError(f"trainer.limit_train_batches: expected at least one batch of an epoch, got {limit}")
+    return batches
 
 
 def total_steps(trainer: Config, batches: int) -> int | None:

@@ -1,6 +1,8 @@
 """The states of a training that can be chosen in the end, validated and kept in files."""
 
+import logging
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,13 @@ import torch
 
 from reprogram.data.base import Examples
 from reprogram.data.loader import BatchLoader
-from reprogram.errors import RunError
+from reprogram.distributed import sum_over_processes
+from reprogram.errors import QueryBudgetExceeded, RunError
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
 from reprogram.types import Batch
+
+log = logging.getLogger(__name__)
 
 START, BEST, END = "start.ckpt", "best.ckpt", "end_{step}.ckpt"
 
@@ -48,26 +53,50 @@ class Candidates(pl.Callback):
             torch.save({"state_dict": pl_module.state_dict()}, self.folder / START)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the last state, unless it was validated."""
+        """Saves the last state, unless it was validated, or a run that was cut off cannot pay for that any more."""
         assert isinstance(pl_module, ReprogrammingModule)
         if pl_module.history[-1]["step"] == trainer.global_step:
             return
-        self.refresh.on_validation_start(trainer, pl_module)
-        self._validate(trainer, pl_module)
-        trainer.save_checkpoint(self.folder / END.format(step=trainer.global_step))
+        mapping = pl_module.classifier.mapping
+        if self.refresh.refits and mapping.schedule.before_validation:
+            if not _paid(lambda: self.refresh.observe(trainer, pl_module), pl_module.device):
+                return mapping.reset()
+            mapping.refit()
+        if _paid(lambda: self._score(trainer, pl_module), pl_module.device):
+            self._record(trainer, pl_module)
+            trainer.save_checkpoint(self.folder / END.format(step=trainer.global_step))
+
+    def _validate(self, trainer: pl.Trainer, module: ReprogrammingModule) -> dict[str, float]:
+        self._score(trainer, module)
+        return self._record(trainer, module)
 
     @torch.no_grad()
-    def _validate(self, trainer: pl.Trainer, module: ReprogrammingModule) -> dict[str, float]:
+    def _score(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
+        """This process's share of the validation split."""
         module.eval()
         loader = BatchLoader(self.val, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
         for index, batch in enumerate(loader):
             moved = Batch(*(part.to(module.device) for part in batch))
             module.validation_step(module.on_after_batch_transfer(moved, 0), index)
-        found = module.validated()
         module.train()
+
+    def _record(self, trainer: pl.Trainer, module: ReprogrammingModule) -> dict[str, float]:
+        """Metrics of what all processes have scored."""
+        found = module.validated()
         for logger in trainer.loggers:
             logger.log_metrics(found, step=trainer.global_step)
         return found
+
+
+def _paid(ask: Callable[[], None], device: torch.device) -> bool:
+    """Whether all processes could ask for their shares: if not, they go on together without."""
+    lacking = torch.zeros((), device=device)
+    try:
+        ask()
+    except QueryBudgetExceeded as error:
+        log.warning("budget   %s; the last program is not validated", error)
+        lacking += 1
+    return not sum_over_processes(lacking)
 
 
 def trained_states(folder: Path) -> list[Path]:

@@ -60,8 +60,12 @@ class MappingRefresh(pl.Callback):
         if self.refits and pl_module.classifier.mapping.schedule.before_validation:
             self._fit_afresh(trainer, pl_module)
 
-    def _fit_afresh(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
-        mapping = module.classifier.mapping
+    def observe(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
+        """Shows the mapping this process's share of a pass."""
         loader = BatchLoader(self.train, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
-        module.queries["mapping"] += observe_once(module.classifier, mapping, loader, module.device)
-        mapping.refit()
+        asked = observe_once(module.classifier, module.classifier.mapping, loader, module.device)
+        module.queries["mapping"] += asked
+
+    def _fit_afresh(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
+        self.observe(trainer, module)
+        module.classifier.mapping.refit()

@@ -77,6 +77,7 @@ def test_help_reads_as_a_manual_page(module, words, run) -> None:
         (["optimizer.mapping_lr=true"], "optimizer.mapping_lr: expected a number >= 0 or null, got True"),
         (["trainer.gradient_clip_val=nan"], "trainer.gradient_clip_val: expected a number > 0 or null, got nan"),
         (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: expected a number > 0 or null, got -1"),
+        (["trainer.limit_train_batches=0"], "limit_train_batches: expected at least one batch"),
         (["trainer.max_steps=0"], "trainer.max_steps: expected a whole number >= 1"),
         (["loss=focal", "loss.gamma=nan"], "loss.gamma: expected a number >= 0, got nan"),
         (["scheduler=exponential", "scheduler.final=0"], "scheduler.final: expected a fraction"),

@@ -130,7 +130,7 @@ def test_a_run_is_continued_with_its_own_account_or_not_at_all(shared, cut, smal
     resumed = small(f"resume={tmp_path / 'run'}")
     file = first / "acc.sqlite" if shared else tmp_path / "run" / "ledger.sqlite"
     away = file.rename(tmp_path / "away")
-    with pytest.raises(RunError, match=r"expected the account of the unfinished run .* does not know it; put the file"):
+    with pytest.raises(RunError, match=r"expected the account of the unfinished run .* does not know it; put file and"):
         train(resumed)
     away.rename(file)
     assert train(resumed).metrics["queries"]["total"] == 16 * STEP + BESIDE

@@ -12,6 +12,8 @@ from test_selection import candidate, classifier, data, module, save, unasked
 
 from reprogram.data.base import TaskData
 from reprogram.errors import RunError
+from reprogram.sources.black_box import BlackBox
+from reprogram.sources.ledger import Ledger
 from reprogram.training.candidates import Candidates, check_checkpoints
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
@@ -72,6 +74,17 @@ def test_what_a_training_ends_with_is_validated_and_kept(tmp_path: Path) -> None
     last.on_train_end(trainer, made)  # type: ignore[arg-type]
     assert made.history[-1] is row  # that was validated already
     assert made.queries["validation"] == 4
+
+
+@pytest.mark.parametrize(("budget", "validated"), [(2, True), (1, False)])  # two pairs of equal images
+def test_an_end_that_cannot_be_paid_is_left_out(budget: int, validated: bool, tmp_path: Path, caplog) -> None:
+    made = module(classifier([[2], [3]]))
+    made.classifier.source = BlackBox(made.classifier.source, Ledger(None, "run", budget))
+    made.history = [{"epoch": -1, "step": 0, "val/accuracy": 0.5}]
+    candidates(data([0, 0, 1, 0]), tmp_path).on_train_end(Trainer(made, step=9), made)  # type: ignore[arg-type]
+    assert [row["step"] for row in made.history] == ([0, 9] if validated else [0])
+    assert (tmp_path / "end_9.ckpt").exists() == validated
+    assert ("the last program is not validated" in caplog.text) != validated
 
 
 @pytest.mark.parametrize(
