@@ -82,7 +82,8 @@ def run(task: str, seed: int, output: Path) -> None:
         build.callbacks = made
     assert trained is not None
     history = [{**row, **found} for row, found in zip(trained.metrics["history"], watch.found, strict=True)]
-    result.write_text(json.dumps({"task": task, "seed": seed, "history": history}) + "\n")
+    commit = trained.metrics["environment"]["commit"]
+    result.write_text(json.dumps({"task": task, "seed": seed, "commit": commit, "history": history}) + "\n")
 
 
 class StandIn(pl.Callback):
