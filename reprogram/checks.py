@@ -60,7 +60,8 @@ def check(cfg: Mapping[str, Any]) -> None:
     if augmentation is not None and not isinstance(augmentation, dict):
         raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")
     for group, key, expected, low, high in NUMBERS:
-        value = cfg[group].get(key, low)  # not all optimizers have a rate
+        # not all optimizers have a rate; a run from before there was such a key is not continued
+        value = cfg[group].get(key, low if group == "optimizer" else "nothing")
         if (value is None and expected.endswith("null")) or (
             isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
         ):

@@ -28,6 +28,16 @@ def test_what_is_shipped_passes(overrides: tuple[str, ...]) -> None:
     assert is_black_box(cfg) == (cfg["access"]["_target_"] is not None)
 
 
+def test_a_configuration_from_before_a_key_is_refused() -> None:
+    cfg = config()
+    del cfg["callbacks"]["confidence"]
+    with pytest.raises(ConfigError, match=r"callbacks\.confidence: expected a number in .* got 'nothing'"):
+        check(cfg)
+    cfg = config()
+    del cfg["optimizer"]["lr"]  # the rate of an optimizer that has none
+    check(cfg)
+
+
 def test_which_side_of_the_box() -> None:
     assert is_black_box(config(*BLACK))
     assert not is_black_box(config())
