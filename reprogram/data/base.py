@@ -3,11 +3,12 @@
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,7 +18,33 @@ from reprogram.types import TaskSpec
 
 SPLITS = ("train", "val", "test")
 
+Rows = NDArray[np.int64]
+
 _logger = logging.getLogger(__name__)
+
+
+class ImageRows:
+    """Some rows of a stack of images, read when they are asked for: a stack in a mapped file need not fit in memory.
+
+    Shapes:
+        stack: [M, C, h, w] uint8, rows: [N] -> indexing with rows of rows [B] gives [B, C, h, w].
+    """
+
+    def __init__(self, stack: Tensor, rows: Tensor) -> None:
+        self.stack, self.rows = stack, rows
+        self.dtype, self.ndim = stack.dtype, stack.ndim
+        self.shape = torch.Size((len(rows), *stack.shape[1:]))
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.rows)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """The images at these rows, in memory."""
+        return self.stack[self.rows[rows]]
+
+
+Images = Tensor | ImageRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +56,8 @@ class Examples:
         targets: Target class of each image, 0..K_t-1.
         ids: Unique name of each image; it comes back in ``predictions.csv``.
         groups: Patient, lesion or subject of each image, never shared by two splits; ``None``: not known.
+        attributes: What else is known of each image (site, sex, age, ...) as text, empty where unknown; metrics are
+            reported by it.
 
     Shapes:
         images: [N, C, h, w] uint8, C = 1 or 3.
@@ -39,10 +68,11 @@ class Examples:
         DataError: If an id occurs twice or a target is negative.
     """
 
-    images: Tensor
+    images: Images
     targets: Tensor
     ids: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses images, targets, ids and groups that do not belong together."""
@@ -56,7 +86,7 @@ class Examples:
                 f"Examples: expected targets int64 [{len(self.images)}], "
                 f"got {self.targets.dtype} {list(self.targets.shape)}"
             )
-        for name, values in (("ids", self.ids), ("groups", self.groups)):
+        for name, values in (("ids", self.ids), ("groups", self.groups), *self.attributes.items()):
             if values is not None and len(values) != len(self.targets):
                 raise ShapeError(f"Examples: expected {len(self.targets)} {name}, got {len(values)}")
         if len(set(self.ids)) != len(self.ids):
@@ -75,24 +105,18 @@ class Examples:
         if rows.dtype == torch.bool:
             raise ShapeError("Examples.subset: expected row numbers, got a boolean mask; pass mask.nonzero()")
         rows = rows.long()
-        return pick_examples(self.images[rows], rows.tolist(), self.targets, self.ids, self.groups)
-
-
-def pick_examples(
-    images: Tensor, rows: Sequence[int], targets: Tensor, ids: Sequence[str], groups: Sequence[str] | None
-) -> Examples:
-    """Examples made of these rows of a table, whose images were picked already."""
-    return Examples(
-        images=images,
-        targets=targets[torch.as_tensor(rows, dtype=torch.int64)],
-        ids=tuple(ids[row] for row in rows),
-        groups=None if groups is None else tuple(groups[row] for row in rows),
-    )
+        return Examples(
+            images=self.images[rows],
+            targets=self.targets[rows],
+            ids=_pick(self.ids, rows.tolist()),
+            groups=None if self.groups is None else _pick(self.groups, rows.tolist()),
+            attributes={name: _pick(values, rows.tolist()) for name, values in self.attributes.items()},
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """A target task and its three splits. A class that a split lacks is named in a logged warning.
+    """A target task and its three splits. A class that ``val`` or ``test`` lacks is named in a logged warning.
 
     Args:
         spec: The task's facts.
@@ -100,7 +124,7 @@ class TaskData:
 
     Raises:
         DataError: If a split is missing or empty, a target has no class name, the splits' images differ in shape
-            or from ``spec.image_size``, or an id or a group is in two splits.
+            or from ``spec.image_size``, a class has no training example, or an id or a group is in two splits.
     """
 
     spec: TaskSpec
@@ -120,13 +144,19 @@ class TaskData:
                     f"{task}: expected images {[shape[0], *self.spec.image_size]} in every split, "
                     f"got {list(examples.images.shape[1:])} in {name!r}"
                 )
-            if int(examples.targets.max()) >= self.spec.num_classes:
+            beyond = (examples.targets >= self.spec.num_classes).nonzero().flatten().tolist()
+            if beyond:
                 raise DataError(
                     f"{task}: expected targets below {self.spec.num_classes} (the number of class names), "
-                    f"got {int(examples.targets.max())} in {name!r}"
+                    f"got {int(examples.targets.max())} in {name!r}: {_first({examples.ids[row] for row in beyond})}"
                 )
             present = set(examples.targets.tolist())
             absent = [label for index, label in enumerate(self.spec.class_names) if index not in present]
+            if absent and name == "train":
+                raise DataError(
+                    f"{task}: expected training examples of every class, got none of {absent}; leave the class out of "
+                    "data.class_names, or choose another protocol"
+                )
             if absent:
                 _logger.warning("%s: split %r has no example of %s", task, name, absent)
         for first, second in combinations(SPLITS, 2):
@@ -142,12 +172,68 @@ class TaskData:
                 )
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A target task before it is split: one row for each example, whose images are read when it is known which.
+
+    Args:
+        name: Of the task.
+        class_names: K_t names; of two, the second is the positive one.
+        targets: Class of each row.
+        ids: Unique name of each row.
+        read: Gives, for the rows of each split, their images and those rows that could be read. It sees all splits at
+            once, because constants of an embedding come from the training rows alone.
+        groups: Patient, lesion or subject of each row; ``None``: every row on its own.
+        split: ``train``, ``val`` or ``test`` of each row as the publisher made it; ``None``: not split.
+        attributes: Site, sex, age, ... of each row as text, empty where unknown.
+        support: Boolean [h, w], true where images carry data; ``None``: everywhere.
+        val_fraction: Part of the training rows that becomes ``val`` where there is none, unless the protocol says.
+        test_fraction: The same for ``test``.
+        repeats: Whether equal images are no mistake, because they are drawn from a small set.
+        ordinal: Whether the classes are grades.
+        private: Whether no target pixel may leave this machine.
+        licence: Licence of the data.
+        citation: How to cite the data.
+        origin: File or folder the rows come from, for messages.
+
+    Shapes:
+        targets: [N] int64.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    targets: NDArray[np.int64]
+    ids: Sequence[str]
+    read: Callable[[Mapping[str, Rows]], dict[str, tuple[Images, list[int]]]]
+    groups: Sequence[str] | None = None
+    split: Sequence[str] | None = None
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    support: Tensor | None = None
+    val_fraction: float = 0.15
+    test_fraction: float = 0.2
+    repeats: bool = False
+    ordinal: bool = False
+    private: bool = True
+    licence: str = "unknown"
+    citation: str = "unknown"
+    origin: str = ""
+
+
 class TargetData(ABC):
     """A source of target data. Leaves are final; their constructor arguments are the keys of their YAML."""
 
     @abstractmethod
-    def load(self) -> TaskData:
-        """Reads, splits and checks the data; the same arguments give the same result."""
+    def table(self) -> Table:
+        """Finds and checks the rows; the same arguments give the same table."""
+
+
+def in_memory(stack: Tensor) -> Callable[[Mapping[str, Rows]], dict[str, tuple[Images, list[int]]]]:
+    """``Table.read`` of images that are all there: [N, C, h, w] uint8."""
+    return lambda rows: {name: (stack[torch.from_numpy(part)], part.tolist()) for name, part in rows.items()}
+
+
+def _pick(values: Sequence[str], rows: Sequence[int]) -> tuple[str, ...]:
+    return tuple(values[row] for row in rows)
 
 
 def _first(names: Sequence[str] | set[str], count: int = 5) -> str:

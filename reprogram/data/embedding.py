@@ -6,6 +6,7 @@ strict upper triangle says everything. Pixels that carry nothing are black and o
 """
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reprogram.data.base import Images, Rows
 from reprogram.errors import ConfigError, DataError
 
 
@@ -46,6 +48,20 @@ def features_to_images(features: NDArray[Any], low: NDArray[Any], high: NDArray[
     tiles = np.zeros((len(features), grid[0] * grid[1]), dtype=np.uint8)
     tiles[:, : features.shape[1]] = np.rint(np.clip(shares, 0.0, 1.0) * 255.0)
     return _enlarge(torch.from_numpy(tiles).reshape(-1, 1, *grid), cell)
+
+
+def feature_reader(
+    features: NDArray[Any], cell: int
+) -> Callable[[Mapping[str, Rows]], dict[str, tuple[Images, list[int]]]]:
+    """``Table.read`` of features [N, F]: black and white are set by the training rows."""
+
+    def read(rows: Mapping[str, Rows]) -> dict[str, tuple[Images, list[int]]]:
+        low, high = feature_range(features[rows["train"]])
+        return {
+            name: (features_to_images(features[part], low, high, cell), part.tolist()) for name, part in rows.items()
+        }
+
+    return read
 
 
 def feature_support(num_features: int, cell: int) -> Tensor:

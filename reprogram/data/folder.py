@@ -1,18 +1,13 @@
 """Target data in folders named after the classes."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from reprogram.data.base import SPLITS, TargetData, TaskData, pick_examples
-from reprogram.data.labels import name_targets
+from reprogram.data.base import SPLITS, Table, TargetData
+from reprogram.data.labels import name_targets, pattern_groups
 from reprogram.data.pixels import IMAGE_SUFFIXES, height_width, read_splits
-from reprogram.data.splits import plan_rows
-from reprogram.errors import ConfigError, DataError
-from reprogram.types import TaskSpec
+from reprogram.errors import DataError
 
 _logger = logging.getLogger(__name__)
 
@@ -31,12 +26,6 @@ class FolderData(TargetData):
         group_pattern: Regular expression found in an id, whose first group is the patient, lesion or subject;
             ``None``: unknown, every image on its own.
         skip_unreadable: Whether to leave out broken files with a warning instead of refusing them.
-        val_fraction: Part of the training rows that becomes ``val`` where there is no such folder.
-        test_fraction: The same for ``test``.
-        split_seed: Of the split and of the choice under a maximum.
-        max_train: At most so many training examples, a stratified choice; ``None``: all.
-        max_val: The same for ``val``.
-        max_test: The same for ``test``.
         private: Whether no target pixel may leave this machine.
         ordinal: Whether the classes are grades.
         licence: Licence of the data.
@@ -51,12 +40,6 @@ class FolderData(TargetData):
         class_names: Sequence[str] | None = None,
         group_pattern: str | None = None,
         skip_unreadable: bool = False,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_test: int | None = None,
         private: bool = True,
         ordinal: bool = False,
         licence: str = "unknown",
@@ -68,19 +51,13 @@ class FolderData(TargetData):
         self.class_names = class_names
         self.group_pattern = group_pattern
         self.skip_unreadable = skip_unreadable
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
-        self.max_train = max_train
-        self.max_val = max_val
-        self.max_test = max_test
         self.private = private
         self.ordinal = ordinal
         self.licence = licence
         self.citation = citation
 
-    def load(self) -> TaskData:
-        """Finds, splits and reads the files.
+    def table(self) -> Table:
+        """Finds the files.
 
         Raises:
             DataError: If there are no images, or some cannot be read and may not be skipped.
@@ -92,34 +69,22 @@ class FolderData(TargetData):
         ids = self._image_ids("SPLIT/CLASS/FILE" if has_splits else "CLASS/FILE")
         folders = [name.split("/") for name in ids]
         given = [parts[0] for parts in folders] if has_splits else None
-        targets, class_names = name_targets([parts[int(has_splits)] for parts in folders], self.class_names)
-        groups = None if self.group_pattern is None else [self._group(name, self.group_pattern) for name in ids]
-        rows = plan_rows(
-            targets,
-            groups,
-            given,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            max_train=self.max_train,
-            max_val=self.max_val,
-            max_test=self.max_test,
-            seed=self.split_seed,
-        )
-        read = read_splits([self.path / name for name in ids], rows, self.image_size, self.skip_unreadable)
-        return TaskData(
-            spec=TaskSpec(
-                name=self.name,
-                class_names=class_names,
-                image_size=self.image_size,
-                ordinal=self.ordinal,
-                private=self.private,
-                licence=self.licence,
-                citation=self.citation,
-            ),
-            splits={
-                name: pick_examples(images, kept, torch.from_numpy(targets), ids, groups)
-                for name, (images, kept) in read.items()
-            },
+        labels = [parts[int(has_splits)] for parts in folders]
+        targets, class_names = name_targets(labels, self.class_names, ids, origin=str(self.path))
+        paths = [self.path / name for name in ids]
+        return Table(
+            name=self.name,
+            class_names=class_names,
+            targets=targets,
+            ids=ids,
+            read=lambda rows: read_splits(paths, self.path, rows, self.image_size, self.skip_unreadable, self.name),
+            groups=None if self.group_pattern is None else pattern_groups(ids, self.group_pattern),
+            split=given,
+            ordinal=self.ordinal,
+            private=self.private,
+            licence=self.licence,
+            citation=self.citation,
+            origin=str(self.path),
         )
 
     def _image_ids(self, layout: str) -> list[str]:
@@ -137,12 +102,3 @@ class FolderData(TargetData):
         if not images:
             raise DataError(f"{self.path}: expected images at {layout} ({sorted(IMAGE_SUFFIXES)}), got none")
         return images
-
-    def _group(self, name: str, pattern: str) -> str:
-        try:
-            match = re.search(pattern, name)
-            if match is not None:
-                return str(match[1])
-        except (re.error, IndexError) as error:
-            raise ConfigError(f"group_pattern: expected an expression with one group, got {pattern!r}") from error
-        raise ConfigError(f"group_pattern: {pattern!r} is not found in {name!r}; make it fit every id")

@@ -1,20 +1,20 @@
 """The MedMNIST collection by name, through its own library (the extra ``medmnist``)."""
 
+import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from reprogram.data.base import SPLITS, TargetData, TaskData, pick_examples
+from reprogram.data.base import Table, TargetData, in_memory
 from reprogram.data.labels import array_targets
 from reprogram.data.npz_file import read_npz
 from reprogram.data.pixels import stack_to_images
-from reprogram.data.splits import plan_rows
 from reprogram.errors import ConfigError, DataError
-from reprogram.types import TaskSpec
 
 _SIZES = (28, 64, 128, 224)
+
+_logger = logging.getLogger(__name__)
 
 
 class MedMnistData(TargetData):
@@ -25,13 +25,10 @@ class MedMnistData(TargetData):
         size: Side of the images in pixels: 28, 64, 128 or 224.
         root: Folder the library keeps its files in; ``None``: its own default in the home folder.
         download: Whether the library checks the file and fetches it if missing or broken; false: take it as it is.
-        path: A local ``.npz`` file to use instead.
+        path: A local ``.npz`` file to use instead; one that is not the published file of this name and size is used
+            with a warning.
         class_names: Another order of the published class names (of two, the second is the positive one; as published,
             BreastMNIST's is "normal, benign"); ``None``: as published.
-        split_seed: Of the choice under a maximum.
-        max_train: At most so many training examples, a stratified choice; ``None``: all.
-        max_val: The same for ``val``.
-        max_test: The same for ``test``.
         private: Whether no target pixel may leave this machine.
 
     Raises:
@@ -50,73 +47,61 @@ class MedMnistData(TargetData):
         download: bool = True,
         path: str | None = None,
         class_names: Sequence[str] | None = None,
-        split_seed: int = 0,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_test: int | None = None,
         private: bool = False,
     ) -> None:
         self.name = name
         self.size = size
         self.info = _published_facts(name, size)
+        self.flag = "" if size == 28 else f"_{size}"  # of file names and keys
         self.root = root
         self.download = download
         self.path = path
         self.class_names = class_names
-        self.split_seed = split_seed
-        self.max_train = max_train
-        self.max_val = max_val
-        self.max_test = max_test
         self.private = private
 
-    def load(self) -> TaskData:
+    def table(self) -> Table:
         """Reads the file, fetched if need be.
 
         Raises:
             DataError: If there is no file and it cannot be fetched, or it is broken.
         """
-        path = self._fetched_file() if self.path is None else Path(self.path).expanduser()
+        path = self._fetched_file() if self.path is None else self._local_file(Path(self.path).expanduser())
         arrays = read_npz(path)
         if "split" not in arrays or "labels" not in arrays or "images" not in arrays:
             raise DataError(f"{path}: expected the arrays of a MedMNIST file, got {sorted(arrays)}; use data=npz")
         published = [self.info["label"][key] for key in sorted(self.info["label"], key=int)]
         targets, class_names = array_targets(arrays["labels"], published, self.class_names)
-        rows = plan_rows(
-            targets,
-            None,
-            arrays["split"].tolist(),
-            val_fraction=0.0,
-            test_fraction=0.0,
-            max_train=self.max_train,
-            max_val=self.max_val,
-            max_test=self.max_test,
-            seed=self.split_seed,
+        return Table(
+            name=self.name,
+            class_names=class_names,
+            targets=targets,
+            ids=arrays["ids"].tolist(),
+            read=in_memory(stack_to_images(arrays["images"])),
+            split=arrays["split"].tolist(),
+            origin=str(path),
+            ordinal=self.info["task"] == "ordinal-regression",
+            private=self.private,
+            licence=self.info["license"],
+            citation="Yang et al., MedMNIST v2, Scientific Data 2023, and the set's own source named there",
         )
-        images = {name: stack_to_images(arrays["images"][rows[name]]) for name in SPLITS}
-        ids = arrays["ids"].tolist()
-        return TaskData(
-            spec=TaskSpec(
-                name=self.name,
-                class_names=class_names,
-                image_size=(images["train"].shape[2], images["train"].shape[3]),
-                ordinal=self.info["task"] == "ordinal-regression",
-                private=self.private,
-                licence=self.info["license"],
-                citation="Yang et al., MedMNIST v2, Scientific Data 2023, and the set's own source named there",
-            ),
-            splits={
-                name: pick_examples(images[name], rows[name].tolist(), torch.from_numpy(targets), ids, None)
-                for name in SPLITS
-            },
-        )
+
+    def _local_file(self, path: Path) -> Path:
+        if path.is_file():  # what is none is refused where it is read
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "md5").hexdigest()
+            if found != self.info[f"MD5{self.flag}"]:
+                _logger.warning(
+                    "%s: is not the published file of %s, size %d (md5 %s, published %s); results are not comparable",
+                    *(path, self.name, self.size, found, self.info[f"MD5{self.flag}"]),
+                )
+        return path
 
     def _fetched_file(self) -> Path:
         import medmnist
         from medmnist.info import DEFAULT_ROOT
 
         root = Path(self.root or DEFAULT_ROOT).expanduser()
-        flag = "" if self.size == 28 else f"_{self.size}"
-        file = root / f"{self.name}{flag}.npz"
+        file = root / f"{self.name}{self.flag}.npz"
         if not self.download:
             return file
         root.mkdir(parents=True, exist_ok=True)
@@ -124,8 +109,8 @@ class MedMnistData(TargetData):
             getattr(medmnist, self.info["python_class"])(split="test", root=str(root), size=self.size, download=True)
         except (RuntimeError, OSError) as error:
             raise DataError(
-                f"{self.name}: the download failed. Fetch {self.info[f'url{flag}']} by hand and save it as {file}, "
-                "or set data.path to a local copy"
+                f"{self.name}: the download failed. Fetch {self.info[f'url{self.flag}']} by hand and save it as "
+                f"{file}, or set data.path to a local copy"
             ) from error
         return file
 
@@ -137,10 +122,13 @@ def _published_facts(name: str, size: int) -> dict[str, Any]:
         raise ConfigError("data=medmnist needs the library: pip install 'reprogram[medmnist]'") from error
     usable = [key for key, facts in INFO.items() if not key.endswith("3d") and "multi-label" not in facts["task"]]
     if name not in usable:
-        kind = "is no MedMNIST set"
+        reason = "is no MedMNIST set"
         if name in INFO:
-            kind = "is three-dimensional" if name.endswith("3d") else "has several labels an image"
-        raise ConfigError(f"name: {name!r} {kind}, which is not supported; choose one of {usable}")
+            reason = "is three-dimensional" if name.endswith("3d") else "has several labels an image"
+        raise ConfigError(
+            f"name: {name!r} {reason}; a task is images of one label each. Choose one of {usable}, or save images and "
+            "labels (of several, one finding) as a .npz file and use data=npz"
+        )
     if size not in _SIZES:
         raise ConfigError(f"size: expected one of {list(_SIZES)}, got {size}")
     facts: dict[str, Any] = INFO[name]

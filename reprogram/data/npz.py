@@ -1,31 +1,28 @@
 """Target data in one NumPy file: images, features or correlations with labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reprogram.data.base import SPLITS, TargetData, TaskData, pick_examples
+from reprogram.data.base import Images, Rows, Table, TargetData, in_memory
 from reprogram.data.embedding import (
     correlation_support,
     correlations_to_images,
-    feature_range,
+    feature_reader,
     feature_support,
-    features_to_images,
 )
 from reprogram.data.labels import array_targets
 from reprogram.data.npz_file import Arrays, first_key, read_npz, text_column
 from reprogram.data.pixels import stack_to_images
-from reprogram.data.splits import plan_rows
 from reprogram.errors import DataError
-from reprogram.types import TaskSpec
 
 _VALUE_KEYS = ("images", "features", "corr_int8", "x")
 _LABEL_KEYS = ("labels", "targets", "y")
+_ATTRIBUTE_KEYS = ("site", "sex", "age")
 _GROUP_KEYS = ("groups", "group", "patient_id", "subject_id", "lesion_id")
 
 
@@ -47,13 +44,9 @@ class NpzData(TargetData):
         name: Name of the task; ``None``: the file's.
         class_names: Order of the classes (of two, the second is the positive one), or the names of labels 0, 1, ...
             where the file has none; ``None``: as the file has it.
-        val_fraction: Part of the training rows that becomes ``val`` where the file has no such split.
-        test_fraction: The same for ``test``.
-        split_seed: Of the split and of the choice under a maximum.
-        max_train: At most so many training examples, a stratified choice; ``None``: all.
-        max_val: The same for ``val``.
-        max_test: The same for ``test``.
         cell: Side (pixels) of the square that shows one feature.
+        attributes: Columns that metrics are reported by, beside ``site``, ``sex`` and ``age``, which are used where
+            they exist.
         private: Whether no target pixel may leave this machine.
         ordinal: Whether the classes are grades.
         licence: Licence of the data.
@@ -65,13 +58,8 @@ class NpzData(TargetData):
         path: str,
         name: str | None = None,
         class_names: Sequence[str] | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_test: int | None = None,
         cell: int = 4,
+        attributes: Sequence[str] = (),
         private: bool = True,
         ordinal: bool = False,
         licence: str = "unknown",
@@ -80,19 +68,14 @@ class NpzData(TargetData):
         self.path = Path(path).expanduser()
         self.name = name or self.path.stem
         self.class_names = class_names
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
-        self.max_train = max_train
-        self.max_val = max_val
-        self.max_test = max_test
         self.cell = cell
+        self.attributes = tuple(attributes)
         self.private = private
         self.ordinal = ordinal
         self.licence = licence
         self.citation = citation
 
-    def load(self) -> TaskData:
+    def table(self) -> Table:
         """Reads and checks the file.
 
         Raises:
@@ -111,57 +94,54 @@ class NpzData(TargetData):
         if len(set(lengths.values())) > 1:
             raise DataError(f"{self.path}: expected arrays with one row per example, got lengths {lengths}")
         stored_names = text_column(arrays, "class_names", self.path)
-        targets, class_names = array_targets(arrays[label_key], stored_names, self.class_names)
-        groups = text_column(arrays, group_key, self.path)
-        rows = plan_rows(
-            targets,
-            groups,
-            text_column(arrays, "split", self.path),
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            max_train=self.max_train,
-            max_val=self.max_val,
-            max_test=self.max_test,
-            seed=self.split_seed,
+        ids = text_column(arrays, id_key, self.path) or tuple(str(row) for row in range(lengths[label_key]))
+        targets, class_names = array_targets(
+            arrays[label_key], stored_names, self.class_names, ids, origin=str(self.path)
         )
-        picked = {name: arrays[values_key][rows[name]] for name in SPLITS}
-        images, support = self._to_images(picked, values_key, arrays)
-        ids = text_column(arrays, id_key, self.path) or [str(row) for row in range(len(targets))]
-        return TaskData(
-            spec=TaskSpec(
-                name=self.name,
-                class_names=class_names,
-                image_size=(images["train"].shape[2], images["train"].shape[3]),
-                support=support,
-                ordinal=self.ordinal,
-                private=self.private,
-                licence=self.licence,
-                citation=self.citation,
-            ),
-            splits={
-                name: pick_examples(images[name], rows[name].tolist(), torch.from_numpy(targets), ids, groups)
-                for name in SPLITS
-            },
+        values = arrays[values_key]
+        read, support = self._reader(values, values_key, arrays)
+        return Table(
+            name=self.name,
+            class_names=class_names,
+            targets=targets,
+            ids=ids,
+            read=read,
+            groups=text_column(arrays, group_key, self.path),
+            split=text_column(arrays, "split", self.path),
+            attributes=self._attributes(arrays, len(targets)),
+            support=support,
+            ordinal=self.ordinal,
+            private=self.private,
+            licence=self.licence,
+            citation=self.citation,
+            origin=str(self.path),
         )
 
-    def _to_images(
-        self, values: dict[str, NDArray[Any]], key: str, arrays: Arrays
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        sample = values["train"]
-        is_matrix = key in ("features", "corr_int8") or (key == "x" and sample.ndim == 2)
-        if is_matrix and (sample.ndim != 2 or sample.dtype.kind not in "biuf"):
-            raise DataError(f"{self.path}: expected {key} of numbers [N, F], got {sample.dtype} {list(sample.shape)}")
+    def _attributes(self, arrays: Arrays, count: int) -> dict[str, tuple[str, ...]]:
+        """The columns known by name, and those asked for."""
+        missing = [key for key in self.attributes if key not in arrays]
+        if missing:
+            raise DataError(f"{self.path}: expected the columns {missing} of data.attributes, got {sorted(arrays)}")
+        wanted = dict.fromkeys([*(key for key in _ATTRIBUTE_KEYS if key in arrays), *self.attributes])
+        wrong = [key for key in wanted if arrays[key].shape != (count,)]
+        if wrong:
+            raise DataError(f"{self.path}: expected {wrong} with one value per example, {count} of them")
+        return {key: tuple(arrays[key].astype(str).tolist()) for key in wanted}
+
+    def _reader(
+        self, values: NDArray[Any], key: str, arrays: Arrays
+    ) -> tuple[Callable[[Mapping[str, Rows]], dict[str, tuple[Images, list[int]]]], Tensor | None]:
+        is_matrix = key in ("features", "corr_int8") or (key == "x" and values.ndim == 2)
+        if is_matrix and (values.ndim != 2 or values.dtype.kind not in "biuf"):
+            raise DataError(f"{self.path}: expected {key} of numbers [N, F], got {values.dtype} {list(values.shape)}")
         if key == "corr_int8":
             if "scale" not in arrays or arrays["scale"].size != 1:
                 raise DataError(f"{self.path}: expected one number `scale` beside corr_int8; store it")
             scale = np.float32(arrays["scale"].item())
-            images = {name: correlations_to_images(part * scale) for name, part in values.items()}
-            return images, correlation_support(sample.shape[1])
+            return in_memory(correlations_to_images(values * scale)), correlation_support(values.shape[1])
         if is_matrix:
-            low, high = feature_range(sample)
-            images = {name: features_to_images(part, low, high, self.cell) for name, part in values.items()}
-            return images, feature_support(sample.shape[1], self.cell)
-        return {name: stack_to_images(part) for name, part in values.items()}, None
+            return feature_reader(values, self.cell), feature_support(values.shape[1], self.cell)
+        return in_memory(stack_to_images(values)), None
 
 
 def _id_key(arrays: Arrays) -> str | None:

@@ -7,7 +7,7 @@
 - A file is resized to the wanted height and width with an antialiasing bilinear filter; its proportions are not kept.
 """
 
-import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from reprogram.data.base import Images, Rows
+from reprogram.data.cache import cached_splits
 from reprogram.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
-
-_logger = logging.getLogger(__name__)
 
 
 def to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -93,15 +93,22 @@ def read_image(path: Path, image_size: tuple[int, int]) -> Tensor:
 
 
 def read_splits(
-    paths: Sequence[Path], rows: Mapping[str, NDArray[np.int64]], image_size: tuple[int, int], skip_unreadable: bool
-) -> dict[str, tuple[Tensor, list[int]]]:
-    """Reads the image files of each split.
+    paths: Sequence[Path],
+    root: Path,
+    rows: Mapping[str, Rows],
+    image_size: tuple[int, int],
+    skip_unreadable: bool,
+    name: str,
+) -> dict[str, tuple[Images, list[int]]]:
+    """The image files of each split, through the cache: a file that has not changed is decoded only once.
 
     Args:
         paths: File of each row.
+        root: Folder of the data; where it lies does not matter to the cache.
         rows: Rows of each split.
         image_size: Height and width (pixels) to resize to.
         skip_unreadable: Whether to leave out missing and broken files (with a logged warning) instead of refusing.
+        name: Of the task.
 
     Returns:
         For each split the images uint8 [M, 3, h, w] and the M rows they belong to.
@@ -109,23 +116,14 @@ def read_splits(
     Raises:
         DataError: If files cannot be read and may not be skipped; all are counted, the first are named.
     """
-    unreadable: list[str] = []
-    splits = {}
-    for name, split_rows in rows.items():
-        images = torch.empty((len(split_rows), 3, *image_size), dtype=torch.uint8)
-        kept: list[int] = []
-        for row in split_rows.tolist():
-            try:
-                images[len(kept)] = read_image(paths[row], image_size)
-                kept.append(row)
-            except DataError as error:
-                unreadable.append(str(error))
-        splits[name] = (images[: len(kept)], kept)
-    if unreadable:
-        total = sum(map(len, rows.values()))
-        summary = f"{len(unreadable)} of {total} image files cannot be read:\n  " + "\n  ".join(unreadable[:5])
-        summary += "\n  ..." if len(unreadable) > 5 else ""
-        if not skip_unreadable:
-            raise DataError(f"{summary}\nRepair or remove them, or set skip_unreadable=true to go on without them.")
-        _logger.warning("skipped: %s", summary)
-    return splits
+    keys = [_state(path, root) for path in paths]
+    return cached_splits(name, keys, lambda row: read_image(paths[row], image_size), image_size, rows, skip_unreadable)
+
+
+def _state(path: Path, root: Path) -> str:
+    """What changes when a file does."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return f"{os.path.relpath(path, root)} is missing"
+    return f"{os.path.relpath(path, root)} {facts.st_size} {facts.st_mtime_ns}"

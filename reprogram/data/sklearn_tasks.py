@@ -1,14 +1,11 @@
 """Two small tasks that come inside scikit-learn, so they need no download."""
 
 import numpy as np
-import torch
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from reprogram.data.base import SPLITS, TargetData, TaskData, pick_examples
-from reprogram.data.embedding import feature_range, feature_support, features_to_images
+from reprogram.data.base import Table, TargetData, in_memory
+from reprogram.data.embedding import feature_reader, feature_support
 from reprogram.data.pixels import stack_to_images
-from reprogram.data.splits import plan_rows
-from reprogram.types import TaskSpec
 
 
 class BreastCancerData(TargetData):
@@ -18,62 +15,33 @@ class BreastCancerData(TargetData):
 
     Args:
         cell: Side (pixels) of the square that shows one feature.
-        split_seed: Of the split and of the choice under a maximum.
-        max_train: At most so many training examples, a stratified choice; ``None``: all.
-        max_val: The same for ``val``.
-        max_test: The same for ``test``.
         private: Whether no target pixel may leave this machine.
     """
 
     def __init__(
         self,
         cell: int = 4,
-        split_seed: int = 0,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_test: int | None = None,
         private: bool = False,
     ) -> None:
         self.cell = cell
-        self.split_seed = split_seed
-        self.max_train = max_train
-        self.max_val = max_val
-        self.max_test = max_test
         self.private = private
 
-    def load(self) -> TaskData:
-        """Splits the table and draws its rows."""
+    def table(self) -> Table:
+        """Reads the table."""
         features, labels = load_breast_cancer(return_X_y=True)
         targets = 1 - labels.astype(np.int64)  # there 0 is malignant; here the second class is the positive one
-        rows = plan_rows(
-            targets,
-            None,
-            None,
+        return Table(
+            name="breast_cancer",
+            class_names=("benign", "malignant"),
+            targets=targets,
+            ids=[str(row) for row in range(len(targets))],
+            read=feature_reader(features, self.cell),
             val_fraction=0.2,
-            test_fraction=0.2,
-            max_train=self.max_train,
-            max_val=self.max_val,
-            max_test=self.max_test,
-            seed=self.split_seed,
-        )
-        low, high = feature_range(features[rows["train"]])
-        images = features_to_images(features, low, high, self.cell)
-        ids = [str(row) for row in range(len(targets))]
-        return TaskData(
-            spec=TaskSpec(
-                name="breast_cancer",
-                class_names=("benign", "malignant"),
-                image_size=(images.shape[2], images.shape[3]),
-                support=feature_support(features.shape[1], self.cell),
-                private=self.private,
-                licence="CC BY 4.0",
-                citation="Street, Wolberg, Mangasarian, Nuclear feature extraction for breast tumor diagnosis, 1993 "
-                "(UCI Machine Learning Repository)",
-            ),
-            splits={
-                name: pick_examples(images[rows[name]], rows[name].tolist(), torch.from_numpy(targets), ids, None)
-                for name in SPLITS
-            },
+            support=feature_support(features.shape[1], self.cell),
+            private=self.private,
+            licence="CC BY 4.0",
+            citation="Street, Wolberg, Mangasarian, Nuclear feature extraction for breast tumor diagnosis, 1993 "
+            "(UCI Machine Learning Repository)",
         )
 
 
@@ -83,56 +51,29 @@ class SklearnDigitsData(TargetData):
     The writers are not named, so one writer can be in two splits.
 
     Args:
-        split_seed: Of the split and of the choice under a maximum.
-        max_train: At most so many training examples, a stratified choice; ``None``: all.
-        max_val: The same for ``val``.
-        max_test: The same for ``test``.
         private: Whether no target pixel may leave this machine.
     """
 
     def __init__(
         self,
-        split_seed: int = 0,
-        max_train: int | None = None,
-        max_val: int | None = None,
-        max_test: int | None = None,
         private: bool = False,
     ) -> None:
-        self.split_seed = split_seed
-        self.max_train = max_train
-        self.max_val = max_val
-        self.max_test = max_test
         self.private = private
 
-    def load(self) -> TaskData:
-        """Splits the images."""
+    def table(self) -> Table:
+        """Reads the images."""
         pixels, labels = load_digits(return_X_y=True)
         targets = labels.astype(np.int64)
-        rows = plan_rows(
-            targets,
-            None,
-            None,
-            val_fraction=0.2,
-            test_fraction=0.2,
-            max_train=self.max_train,
-            max_val=self.max_val,
-            max_test=self.max_test,
-            seed=self.split_seed,
-        )
         images = stack_to_images(pixels.reshape(-1, 8, 8) / 16.0)  # stored as counts 0..16
-        ids = [str(row) for row in range(len(targets))]
-        return TaskData(
-            spec=TaskSpec(
-                name="digits",
-                class_names=tuple("0123456789"),
-                image_size=(8, 8),
-                private=self.private,
-                licence="CC BY 4.0",
-                citation="Alpaydin, Kaynak, Optical Recognition of Handwritten Digits, 1998 "
-                "(UCI Machine Learning Repository)",
-            ),
-            splits={
-                name: pick_examples(images[rows[name]], rows[name].tolist(), torch.from_numpy(targets), ids, None)
-                for name in SPLITS
-            },
+        return Table(
+            name="digits",
+            class_names=tuple("0123456789"),
+            targets=targets,
+            ids=[str(row) for row in range(len(targets))],
+            read=in_memory(images),
+            val_fraction=0.2,
+            private=self.private,
+            licence="CC BY 4.0",
+            citation="Alpaydin, Kaynak, Optical Recognition of Handwritten Digits, 1998 "
+            "(UCI Machine Learning Repository)",
         )

@@ -1,4 +1,4 @@
-"""Who goes into train, val and test: stratified by class, whole groups, a function of the seed."""
+"""Stratified parts and choices of rows: by class, whole groups, a function of the seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,59 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reprogram.data.base import SPLITS, Examples
+from reprogram.data.base import Examples, Rows
 from reprogram.errors import ConfigError, DataError
-
-Rows = NDArray[np.int64]
-
-
-def plan_rows(
-    targets: NDArray[Any],
-    groups: Sequence[str] | None,
-    given: Sequence[str] | None,
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    max_train: int | None,
-    max_val: int | None,
-    max_test: int | None,
-    seed: int,
-) -> dict[str, Rows]:
-    """Rows of a table that make up each split.
-
-    A given split is kept as it is. ``val`` or ``test`` that it does not contain is carved out of ``train``.
-
-    Args:
-        targets: [N] class of each row.
-        groups: Rows of one group stay together; ``None``: every row on its own.
-        given: Split of each row as the publisher made it, or ``None``: all rows are ``train`` at first.
-        val_fraction: Part of ``train`` that becomes ``val`` if there is none, 0 to 1.
-        test_fraction: Part of ``train`` that becomes ``test`` if there is none, 0 to 1.
-        max_train: At most so many training rows, a stratified choice; ``None``: all.
-        max_val: The same for ``val``.
-        max_test: The same for ``test``.
-        seed: Of the carving and the choice, >= 0.
-
-    Raises:
-        ConfigError: If fractions leave no training rows, a maximum is not positive, or the seed is negative.
-        DataError: If a split has an unknown name or there is too little to fill all three.
-    """
-    if seed < 0:
-        raise ConfigError(f"split_seed: expected at least 0, got {seed}")
-    names = np.full(len(targets), "train") if given is None else np.asarray(given, dtype=str)
-    unknown = sorted(set(names.tolist()) - set(SPLITS))
-    if unknown:
-        raise DataError(f"expected the splits {list(SPLITS)}, got {unknown[:5]}; rename them")
-    rows = {name: np.flatnonzero(names == name) for name in SPLITS}
-    wanted = {"val": val_fraction, "test": test_fraction}
-    fractions = {name: fraction for name, fraction in wanted.items() if not len(rows[name])}
-    if fractions:
-        pool = rows["train"]
-        pool_groups = None if groups is None else [groups[row] for row in pool.tolist()]
-        parts = partition(targets[pool], pool_groups, {"train": 1.0 - sum(fractions.values()), **fractions}, seed)
-        rows |= {name: pool[part] for name, part in parts.items()}
-    limits = {"train": max_train, "val": max_val, "test": max_test}
-    return {name: rows[name][limit_rows(targets[rows[name]], limits[name], seed)] for name in SPLITS}
 
 
 def partition(

@@ -1,12 +1,11 @@
 """The square-counting task of the first reprogramming paper, drawn from a seed."""
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from reprogram.data.base import SPLITS, Examples, TargetData, TaskData
+from reprogram.data.base import SPLITS, Table, TargetData, in_memory
 from reprogram.data.pixels import stack_to_images
 from reprogram.errors import ConfigError
-from reprogram.types import TaskSpec
 
 _CELL, _GRID, _CLASSES = 9, 4, 10
 
@@ -46,25 +45,24 @@ class SquaresData(TargetData):
         self.seed = seed
         self.private = private
 
-    def load(self) -> TaskData:
+    def table(self) -> Table:
         """Draws the images."""
-        return TaskData(
-            spec=TaskSpec(
-                name="squares",
-                class_names=tuple(str(count) for count in range(1, _CLASSES + 1)),
-                image_size=(_CELL * _GRID, _CELL * _GRID),
-                ordinal=True,
-                private=self.private,
-                licence="generated here, free to use",
-                citation="Elsayed, Goodfellow, Sohl-Dickstein, Adversarial Reprogramming of Neural Networks, ICLR 2019",
-            ),
-            splits={
-                name: self._draw(name, count, stream)
-                for stream, (name, count) in enumerate(zip(SPLITS, self.counts, strict=True))
-            },
+        drawn = [self._draw(count, stream) for stream, count in enumerate(self.counts)]
+        return Table(
+            name="squares",
+            class_names=tuple(str(count) for count in range(1, _CLASSES + 1)),
+            targets=np.concatenate([targets for _, targets in drawn]),
+            ids=[f"{name}/{row}" for name, count in zip(SPLITS, self.counts, strict=True) for row in range(count)],
+            read=in_memory(stack_to_images(np.concatenate([images for images, _ in drawn]))),
+            split=np.repeat(SPLITS, self.counts).tolist(),
+            repeats=True,
+            ordinal=True,
+            private=self.private,
+            licence="generated here, free to use",
+            citation="Elsayed, Goodfellow, Sohl-Dickstein, Adversarial Reprogramming of Neural Networks, ICLR 2019",
         )
 
-    def _draw(self, name: str, count: int, stream: int) -> Examples:
+    def _draw(self, count: int, stream: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         generator = np.random.default_rng((self.seed, stream))
         targets = generator.permutation(np.arange(count) % _CLASSES)
         places = np.argsort(generator.random((count, _GRID * _GRID)), axis=1)
@@ -72,9 +70,4 @@ class SquaresData(TargetData):
         np.put_along_axis(occupied, places, (np.arange(_GRID * _GRID) <= targets[:, None]).astype(np.uint8), axis=1)
         square = np.zeros((_CELL, _CELL), dtype=np.uint8)
         square[1:-1, 1:-1] = 255
-        images = np.kron(occupied.reshape(count, _GRID, _GRID), square[None])
-        return Examples(
-            images=stack_to_images(images),
-            targets=torch.from_numpy(targets),
-            ids=tuple(f"{name}/{row}" for row in range(count)),
-        )
+        return np.kron(occupied.reshape(count, _GRID, _GRID), square[None]), targets

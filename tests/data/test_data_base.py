@@ -86,5 +86,7 @@ def test_splits_that_cannot_give_honest_numbers_are_refused(changed: dict[str, E
 
 def test_a_class_that_a_split_lacks_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
+        TaskData(SPEC, splits(val=examples("a", [0, 0])))
+    assert caplog.messages == ["toy: split 'val' has no example of ['yes']"]
+    with pytest.raises(DataError, match=r"toy: expected training examples of every class, got none of \['yes'\]"):
         TaskData(SPEC, splits(train=examples("a", [0, 0])))
-    assert caplog.messages == ["toy: split 'train' has no example of ['yes']"]

@@ -11,7 +11,9 @@ from reprogram.data.embedding import (
     feature_support,
     features_to_images,
 )
+from reprogram.data.protocols import Selection
 from reprogram.data.sklearn_tasks import BreastCancerData
+from reprogram.data.task import load_task
 from reprogram.errors import ConfigError, DataError
 
 
@@ -39,15 +41,18 @@ def test_missing_features_and_empty_squares_are_refused() -> None:
 
 
 def test_scaling_knows_only_the_training_split() -> None:
-    few, all_rows = BreastCancerData(max_train=40).load(), BreastCancerData().load()
+    few, all_rows = (
+        load_task(BreastCancerData().table(), selection=Selection(max_train=40)),
+        load_task(BreastCancerData().table()),
+    )
     assert few.splits["test"].ids == all_rows.splits["test"].ids
     assert not torch.equal(few.splits["test"].images, all_rows.splits["test"].images)
-    fewer_test = BreastCancerData(max_test=20).load()
+    fewer_test = load_task(BreastCancerData().table(), selection=Selection(max_test=20))
     assert torch.equal(fewer_test.splits["train"].images, all_rows.splits["train"].images)
 
 
 def test_breast_cancer_puts_malignant_second() -> None:
-    targets = torch.cat([examples.targets for examples in BreastCancerData().load().splits.values()])
+    targets = torch.cat([examples.targets for examples in load_task(BreastCancerData().table()).splits.values()])
     assert targets.bincount().tolist() == [357, 212]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from PIL import Image
 from reprogram.data.csv_images import CsvData
 from reprogram.data.folder import FolderData
 from reprogram.data.pixels import read_image
+from reprogram.data.protocols import Selection
+from reprogram.data.task import load_task
 from reprogram.errors import ConfigError, DataError
+
+KEEP = Selection(duplicates="keep")  # for images that are alike on purpose
 
 
 def write(path: Path, colour: tuple[int, int, int] = (10, 20, 30)) -> None:
@@ -68,7 +73,8 @@ def test_files_are_turned_upright_and_resized_with_antialiasing(tmp_path: Path) 
 
 
 def test_a_folder_with_splits(tmp_path: Path) -> None:
-    data = FolderData(str(folder(tmp_path / "skin", ("train", "val", "test"), count=3)), image_size=[2, 3]).load()
+    root = folder(tmp_path / "skin", ("train", "val", "test"), count=3)
+    data = load_task(FolderData(str(root), image_size=[2, 3]).table(), selection=KEEP)
     assert data.spec.name == "skin"
     assert data.spec.class_names == ("melanoma", "mole")
     assert data.spec.image_size == (2, 3)
@@ -76,13 +82,13 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     test = data.splits["test"]
     assert test.ids[:2] == ("test/melanoma/p0_0.png", "test/melanoma/p0_1.png")
     assert test.targets.tolist() == [0, 0, 0, 1, 1, 1]
-    assert test.images[:, 0, 0, 0].tolist() == [200] * 3 + [50] * 3
-    assert test.images[:3, 1, 0, 0].tolist() == [0, 1, 2]
+    assert test.images[:][:, 0, 0, 0].tolist() == [200] * 3 + [50] * 3
+    assert test.images[:][:3, 1, 0, 0].tolist() == [0, 1, 2]
 
 
 def test_a_folder_without_splits_keeps_patients_whole(tmp_path: Path) -> None:
     root = folder(tmp_path, count=40)
-    data = FolderData(str(root), class_names=["mole", "melanoma"], group_pattern=r"/(p\d+)_").load()
+    data = load_task(FolderData(str(root), class_names=["mole", "melanoma"], group_pattern=r"/(p\d+)_").table())
     assert data.spec.class_names == ("mole", "melanoma")
     assert {name: len(examples) for name, examples in data.splits.items()} == {"train": 52, "val": 12, "test": 16}
     assert data.splits["test"].groups is not None
@@ -90,28 +96,28 @@ def test_a_folder_without_splits_keeps_patients_whole(tmp_path: Path) -> None:
     assert len(set.union(*members)) == sum(map(len, members))
     for pattern in ("(", "p", r"/(q\d)"):
         with pytest.raises(ConfigError, match="group_pattern"):
-            FolderData(str(root), group_pattern=pattern).load()
+            load_task(FolderData(str(root), group_pattern=pattern).table())
 
 
 def test_a_folder_split_that_leaks_is_refused(tmp_path: Path) -> None:
     root = folder(tmp_path, ("train", "val", "test"), count=2)
     with pytest.raises(DataError, match="1 groups leak"):
-        FolderData(str(root), group_pattern=r"(p\d+)").load()
+        load_task(FolderData(str(root), group_pattern=r"(p\d+)").table(), selection=KEEP)
 
 
 def test_other_files_are_named_and_an_empty_folder_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder(tmp_path / "skin") / "mole" / "scan.dcm").write_bytes(b"x")
     (tmp_path / "skin" / "mole" / ".DS_Store").write_bytes(b"x")
     with caplog.at_level(logging.WARNING):
-        FolderData(str(tmp_path / "skin"), image_size=2).load()
+        load_task(FolderData(str(tmp_path / "skin"), image_size=2).table())
     assert len(caplog.messages) == 1
     assert "ignored 1 files" in caplog.messages[0]
     assert "mole/scan.dcm" in caplog.messages[0]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="expected images at CLASS/FILE"):
-        FolderData(str(tmp_path / "empty")).load()
+        load_task(FolderData(str(tmp_path / "empty")).table())
     with pytest.raises(DataError, match="no such folder"):
-        FolderData(str(tmp_path / "absent")).load()
+        load_task(FolderData(str(tmp_path / "absent")).table())
     with pytest.raises(ConfigError, match="image_size"):
         FolderData(str(tmp_path), image_size=[1, 2, 3])
 
@@ -124,55 +130,90 @@ def test_broken_images_are_counted_and_named_or_skipped(tmp_path: Path, caplog: 
     with pytest.raises(
         DataError, match=r"(?s)2 of 60 .*train/mole/p0_0\.png.*val/mole/p0_1\.png.*skip_unreadable=true"
     ):
-        FolderData(str(root)).load()
+        load_task(FolderData(str(root)).table())
     with caplog.at_level(logging.WARNING):
-        data = FolderData(str(root), image_size=2, skip_unreadable=True).load()
+        data = load_task(FolderData(str(root), image_size=2, skip_unreadable=True).table(), selection=KEEP)
     assert "2 of 60" in caplog.text
     assert "p0_1.png" in caplog.text
     assert {name: len(examples) for name, examples in data.splits.items()} == {"train": 19, "val": 19, "test": 20}
     assert "train/mole/p0_0.png" not in data.splits["train"].ids
     for examples in data.splits.values():  # rows after a gap still belong together
-        assert torch.equal(examples.images[:, 0, 0, 0], torch.tensor([200, 50], dtype=torch.uint8)[examples.targets])
+        assert torch.equal(examples.images[:][:, 0, 0, 0], torch.tensor([200, 50], dtype=torch.uint8)[examples.targets])
 
 
-def table(root: Path, lines: list[str], missing: int = 0) -> CsvData:
+def table(root: Path, lines: list[str], missing: int = 0, **changes: Any) -> CsvData:
     (root / "table.csv").write_text("﻿" + "\n".join(["image,dx,part,lesion", *lines]) + "\n", encoding="utf-8")
     for row in range(missing, 12):
         write(root / "pictures" / f"i{row}.png", (row, 0, 0))
-    return CsvData(
-        path=str(root / "table.csv"),
-        image_dir=str(root / "pictures"),
-        image_column="image",
-        label_column="dx",
-        split_column="part",
-        group_column="lesion",
-        suffix=".png",
-        image_size=2,
-    )
+    arguments: dict[str, Any] = {
+        "path": str(root / "table.csv"),
+        "image_dir": str(root / "pictures"),
+        "image_column": "image",
+        "label_column": "dx",
+        "split_column": "part",
+        "group_column": "lesion",
+        "suffix": ".png",
+        "image_size": 2,
+    }
+    return CsvData(**arguments | changes)
 
 
 LINES = [f"i{row},{'nv' if row % 2 else 'mel'},{['train', 'val', 'test'][row % 3]},l{row}" for row in range(12)]
 
 
 def test_a_table_of_images(tmp_path: Path) -> None:
-    data = table(tmp_path, LINES).load()
+    data = load_task(table(tmp_path, LINES).table())
     assert data.spec.class_names == ("mel", "nv")
     val = data.splits["val"]
     assert val.ids == ("i1", "i4", "i7", "i10")
     assert val.groups == ("l1", "l4", "l7", "l10")
     assert val.targets.tolist() == [1, 0, 1, 0]
-    assert val.images[:, 0, 0, 0].tolist() == [1, 4, 7, 10]
+    assert val.images[:][:, 0, 0, 0].tolist() == [1, 4, 7, 10]
+
+
+def test_a_table_with_groups_in_its_ids_and_other_names_for_its_labels(tmp_path: Path) -> None:
+    names: dict[str | int, str] = {"nv": "benign", "mel": "malignant", "bcc": "malignant"}
+    lines = [line.replace("mel", "bcc") if row == 6 else line for row, line in enumerate(LINES)]
+    found = table(tmp_path, lines, label_names=names, group_column=None, group_pattern=r"^i(\d)").table()
+    assert found.class_names == ("benign", "malignant")
+    assert found.targets.tolist() == [1, 0] * 6
+    assert found.groups == [str(row)[0] for row in range(12)]
+    turned = table(tmp_path, lines, label_names=names, class_names=["malignant", "benign"]).table()
+    assert turned.targets.tolist() == [0, 1] * 6
+    numbers = table(
+        tmp_path, [line.replace("mel", "0").replace("nv", "1") for line in LINES], label_names={0: "a", 1: "b"}
+    )
+    assert numbers.table().class_names == ("a", "b")
+    with pytest.raises(ConfigError, match="one of group_column and group_pattern, got 'lesion' and 'x'"):
+        table(tmp_path, lines, group_pattern="x")
+    with pytest.raises(ConfigError, match=r"finds no group in 10 rows: i0, i1, i2, i3, i4, \.\.\.;"):
+        table(tmp_path, lines, group_column=None, group_pattern=r"^i(1\d)").table()
+
+
+def test_attributes_of_a_table_may_be_empty_but_not_missing(tmp_path: Path) -> None:
+    lines = [f"{line[: line.rindex(',')]},{'' if row == 2 else row}" for row, line in enumerate(LINES)]
+    data = load_task(table(tmp_path, lines, group_column=None, attributes={"age": "lesion"}).table())
+    assert data.splits["test"].attributes == {"age": ("", "5", "8", "11")}
+    with pytest.raises(DataError, match=r"table\.csv: .* of \['image', 'dx', 'part', 'lesion'\]; .* column \['sexe'\]"):
+        table(tmp_path, lines, group_column=None, attributes={"sex": "sexe"}).table()
+
+
+def test_a_label_that_is_no_class_is_named_with_its_ids(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"table\.csv: .*\['mel'\], got \['nv'\] in 6 rows: i1, i3, i5, i7, i9, \.\.\.;"
+    ):
+        table(tmp_path, LINES, class_names=["mel"]).table()
 
 
 def test_missing_images_of_a_table_are_counted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)7 of 12 .*i0\.png: no such file.*\.\.\.\n"):
-        table(tmp_path, LINES, missing=7).load()
+        load_task(table(tmp_path, LINES, missing=7).table())
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([*LINES[:3], "i3,,train,l3"], "1 rows have an empty cell .*: row 4"),
+        ([*LINES[:3], "i3, ,train,l3"], "1 rows have an empty cell .*: row 4"),
         ([*LINES, "i0,nv,train,l0"], "unique ids, got i0"),
         ([*LINES[:11], "i11,nv,test,l0"], "1 groups leak.*: l0"),
         ([], "got 0 rows"),
@@ -180,12 +221,12 @@ def test_missing_images_of_a_table_are_counted(tmp_path: Path) -> None:
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        table(tmp_path, lines).load()
+        load_task(table(tmp_path, lines).table())
 
 
 def test_a_missing_column_or_table_is_refused(tmp_path: Path) -> None:
     table(tmp_path, LINES)
     with pytest.raises(DataError, match=r"rows of \['image', 'label'\], got 12 rows of \['image', 'dx'"):
-        CsvData(str(tmp_path / "table.csv"), str(tmp_path), "image", "label").load()
+        load_task(CsvData(str(tmp_path / "table.csv"), str(tmp_path), "image", "label").table())
     with pytest.raises(DataError, match="CSV file in UTF-8"):
-        CsvData(str(tmp_path / "absent.csv"), str(tmp_path), "image", "dx").load()
+        load_task(CsvData(str(tmp_path / "absent.csv"), str(tmp_path), "image", "dx").table())

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from reprogram.data.base import Examples
-from reprogram.data.splits import limit, limit_rows, partition, plan_rows
+from reprogram.data.splits import limit, limit_rows, partition
 from reprogram.errors import ConfigError, DataError
 
 FRACTIONS = {"train": 0.65, "val": 0.15, "test": 0.2}
-PLAN = {"val_fraction": 0.15, "test_fraction": 0.2, "max_train": None, "max_val": None, "max_test": None, "seed": 0}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -52,20 +51,6 @@ def test_too_little_to_split_is_refused() -> None:
         partition(np.array([0, 1, 0, 1]), ["a", "a", "b", "b"], FRACTIONS, 0)
     with pytest.raises(DataError, match=r"nothing is left for \['val', 'test'\]"):
         partition(np.array([0, 0, 0]), None, {"train": 0.9, "val": 0.01, "test": 0.09}, 0)
-    with pytest.raises(ConfigError, match="sum below 1"):
-        plan_rows(np.arange(9), None, None, **(PLAN | {"test_fraction": 0.9}))
-    with pytest.raises(ConfigError, match="split_seed"):
-        plan_rows(np.arange(9), None, None, **(PLAN | {"seed": -1}))
-
-
-def test_a_given_split_is_kept_and_only_what_it_lacks_is_carved() -> None:
-    given = ["train"] * 60 + ["test"] * 40
-    rows = plan_rows(np.arange(100) % 2, None, given, **PLAN)
-    assert rows["test"].tolist() == list(range(60, 100))
-    assert abs(len(rows["val"]) - 0.15 * 60) <= 1
-    assert sorted([*rows["train"], *rows["val"]]) == list(range(60))
-    with pytest.raises(DataError, match="'valid'"):
-        plan_rows(np.arange(2), None, ["train", "valid"], **PLAN)
 
 
 def test_a_maximum_keeps_class_frequencies_exactly() -> None:

@@ -5,11 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from reprogram.data.squares import SquaresData
+from reprogram.data.task import load_task
 from reprogram.errors import ConfigError
 
 
 def test_the_class_is_the_number_of_squares() -> None:
-    data = SquaresData(60, 20, 30, seed=1).load()
+    data = load_task(SquaresData(60, 20, 30, seed=1).table())
     assert {name: len(examples) for name, examples in data.splits.items()} == {"train": 60, "val": 20, "test": 30}
     train = data.splits["train"]
     assert train.images.shape == (60, 1, 36, 36)
@@ -22,7 +23,7 @@ def test_the_class_is_the_number_of_squares() -> None:
 
 
 def test_splits_and_seeds_draw_different_images() -> None:
-    one, other = SquaresData(50, 50, 50, seed=0).load(), SquaresData(50, 50, 50, seed=1).load()
+    one, other = load_task(SquaresData(50, 50, 50, seed=0).table()), load_task(SquaresData(50, 50, 50, seed=1).table())
     assert not torch.equal(one.splits["train"].images, one.splits["val"].images)
     assert not torch.equal(one.splits["train"].images, other.splits["train"].images)
     with pytest.raises(ConfigError, match="at least 10 images"):

@@ -1,0 +1,89 @@
+"""From a table to a task: split by a protocol, cut to size, and refused where two splits share an image."""
+
+import hashlib
+import logging
+
+import torch
+
+from reprogram.data.base import SPLITS, Examples, Images, Table, TaskData
+from reprogram.data.protocols import FixedSplit, Protocol, Selection
+from reprogram.errors import DataError
+from reprogram.types import TaskSpec
+
+log = logging.getLogger(__name__)
+
+
+def load_task(table: Table, protocol: Protocol | None = None, selection: Selection | None = None) -> TaskData:
+    """Reads and checks the images of each split.
+
+    Args:
+        table: The rows.
+        protocol: Who is trained on and tested; ``None``: the split of the data, completed.
+        selection: How much of it; ``None``: everything, without an image in two splits.
+
+    Raises:
+        DataError: If images cannot be read, a group or an image is in two splits, or a class has no training example.
+    """
+    protocol, selection = protocol or FixedSplit(), selection or Selection()
+    rows = selection.choose(table, protocol.rows(table))
+    splits = {
+        name: Examples(
+            images=images,
+            targets=torch.from_numpy(table.targets[kept]),
+            ids=tuple(table.ids[row] for row in kept),
+            groups=None if table.groups is None else tuple(table.groups[row] for row in kept),
+            attributes={key: tuple(values[row] for row in kept) for key, values in table.attributes.items()},
+        )
+        for name, (images, kept) in table.read(rows).items()
+    }
+    if not table.repeats and selection.duplicates != "keep":
+        splits = _without_shared_images(table, splits, drop=selection.duplicates == "drop")
+    height, width = splits["train"].images.shape[2:]
+    return TaskData(
+        TaskSpec(
+            name=table.name,
+            class_names=table.class_names,
+            image_size=(height, width),
+            support=table.support,
+            ordinal=table.ordinal,
+            private=table.private,
+            licence=table.licence,
+            citation=table.citation,
+        ),
+        splits,
+    )
+
+
+def _without_shared_images(table: Table, splits: dict[str, Examples], drop: bool) -> dict[str, Examples]:
+    """Refuses images that are in two splits, or drops them from the earlier one: test stays as it is."""
+    digests = {name: _digests(examples.images) for name, examples in splits.items()}
+    kept = dict(splits)
+    for position, name in enumerate(SPLITS):
+        later: dict[bytes, str] = {}
+        for other in SPLITS[position + 1 :]:
+            later |= dict(zip(digests[other], splits[other].ids, strict=True))
+        shared = [row for row, digest in enumerate(digests[name]) if digest in later]
+        if not shared:
+            continue
+        pairs = [f"{splits[name].ids[row]} = {later[digests[name][row]]}" for row in shared[:5]]
+        message = (
+            f"{table.origin or table.name}: {len(shared)} images of '{name}' are also in a later split: "
+            + ", ".join(pairs)
+        )
+        if not drop:
+            raise DataError(
+                f"{message}; set protocol.duplicates=drop to leave them out of '{name}', or =keep to go on as it is"
+            )
+        log.warning("%s; left out of '%s'", message, name)
+        left = set(shared)
+        kept[name] = splits[name].subset([row for row in range(len(splits[name])) if row not in left])
+    return kept
+
+
+def _digests(images: Images) -> list[bytes]:
+    """A hash of the pixels of each image; a thousand at a time, so that a mapped file need not fit in memory."""
+    found = []
+    for start in range(0, len(images), 1000):
+        for image in images[start : start + 1000].numpy():
+            found.append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    return found
