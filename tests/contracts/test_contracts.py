@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reprogram.build import ACCESS_KEYS, DATA_KEYS, SOURCE_KEYS
+from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS, SOURCE_KEYS
 from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.estimators.base import GradientEstimator, StepKey
 from reprogram.instantiation import bind, call
@@ -29,11 +29,12 @@ from reprogram.sources.network import fingerprint
 from reprogram.sources.prepared import PreparedSource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-GROUPS = ("program", "mapping", "estimator", "loss", "optimizer", "scheduler", "source", "access", "data")
+GROUPS = ("program", "mapping", "estimator", "loss", "optimizer", "scheduler", "source", "access", "data", "protocol")
 NOT_OF_THE_TARGET = {
     "source": SOURCE_KEYS,
     "access": ACCESS_KEYS,
     "data": (*DATA_KEYS, "defaults"),
+    "protocol": (*PROTOCOL_KEYS, "defaults"),
     "optimizer": ("mapping_lr",),
 }
 FACTS = {  # arguments that code gives and no YAML may repeat
