@@ -1,6 +1,7 @@
 """Percentile bootstrap: how far a metric, or a difference of two, could be luck of the examples drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,9 @@ from reprogram.evaluation.metrics import Floats, evaluate
 from reprogram.evaluation.predictions import Predictions
 
 Interval = dict[str, float | None]
+Key = TypeVar("Key", bound=Hashable)
 
-_CHUNK = 50  # resamples at a time: memory does not grow with their number, and a chunk stays in the cache
+_CHUNK = 100  # resamples at a time: memory does not grow with their number, and a chunk stays in the cache
 
 
 def resample_weights(predictions: Predictions, num_resamples: int, seed: int) -> Iterator[Floats]:
@@ -23,7 +25,7 @@ def resample_weights(predictions: Predictions, num_resamples: int, seed: int) ->
         seed: The same seed and the same groups (or number of rows) give the same resamples.
 
     Yields:
-        Consecutive chunks [<= 50, N] of the weights [R, N], whole numbers.
+        Consecutive chunks [<= 100, N] of the weights [R, N], whole numbers.
     """
     unit_of_row = _units(predictions)
     num_units = int(unit_of_row.max()) + 1
@@ -61,65 +63,109 @@ def with_intervals(
     Reference:
         An introduction to the bootstrap, Efron and Tibshirani, 1993, section 13.3.
     """
-    _check(num_resamples, level)
-    values = evaluate(predictions.targets, predictions.scores, None, ordinal, threshold)
-    chunks = [
-        evaluate(predictions.targets, predictions.scores, weights, ordinal, threshold)
-        for weights in resample_weights(predictions, num_resamples, seed)
-    ]
-    single = int(_units(predictions).max()) == 0
-    return {
-        name: _interval(float(value[0]), np.concatenate([chunk[name] for chunk in chunks]), level, single)
-        for name, value in values.items()
-    }
+
+    def metrics(weights: Floats) -> dict[str, Floats]:
+        return evaluate(predictions.targets, predictions.scores, weights, ordinal, threshold)
+
+    return bootstrap(predictions, metrics, num_resamples, seed, level)
 
 
-def paired_difference(
-    a: Predictions, b: Predictions, metric: str, num_resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Metric of ``a`` minus metric of ``b`` on the same examples, both scored on the same resamples.
+def bootstrap(
+    predictions: Predictions,
+    statistics: Callable[[Floats], dict[Key, Floats]],
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[Key, Interval]:
+    """Any statistics of the rows with their intervals, see ``with_intervals``.
+
+    Args:
+        predictions: Give the groups, or the number of rows.
+        statistics: What weights of the rows, [R, N], give: any number of [R], NaN where undefined.
+        num_resamples: R, >= 1.
+        seed: Seed of the resamples.
+        level: Share of the resamples inside the interval, in (0, 1).
+
+    Raises:
+        ConfigError: If ``num_resamples`` or ``level`` is out of range.
+    """
+    found = _resampled(predictions, statistics, num_resamples, seed, level)
+    return {key: _interval(value, resampled, level) for key, (value, resampled) in found.items()}
+
+
+def paired_differences(
+    a: Predictions,
+    b: Predictions,
+    metrics: Collection[str],
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Metrics of ``a`` minus metrics of ``b`` on the same examples, both scored on the same resamples.
 
     Args:
         a: Predictions of one model.
         b: Predictions of another model for the same rows in the same order.
-        metric: A name from ``evaluate``.
+        metrics: Names from ``evaluate``; no others are computed.
         num_resamples: R, >= 1.
         seed: Seed of the resamples.
         level: Share of the resamples inside the interval, in (0, 1).
 
     Returns:
-        ``value``, ``low``, ``high`` and the two-sided ``p_value`` = 2 (1 + smaller of #(d <= 0), #(d >= 0)) / (1 + R),
-        at most 1, where d are the resampled differences; ``None`` where undefined.
+        For each metric ``value``, ``low``, ``high`` and the two-sided ``p_value`` =
+        2 (1 + smaller of #(d <= 0), #(d >= 0)) / (1 + R), at most 1, where d are the resampled differences;
+        ``None`` where undefined.
 
     Raises:
-        ConfigError: If the metric is unknown, or ``num_resamples`` or ``level`` is out of range.
+        ConfigError: If a metric is unknown, or ``num_resamples`` or ``level`` is out of range.
         DataError: If the rows, their targets or their groups disagree.
 
     Reference:
         An introduction to the bootstrap, Efron and Tibshirani, 1993, sections 13.3 and 15.4.
     """
-    _check(num_resamples, level)
     if a.ids != b.ids or a.groups != b.groups or not np.array_equal(a.targets, b.targets):
         raise DataError(
-            f"paired_difference: expected the same ids, targets and groups in the same order, got {len(a.ids)} rows "
+            f"paired_differences: expected the same ids, targets and groups in the same order, got {len(a.ids)} rows "
             f"of '{a.split}' and {len(b.ids)} of '{b.split}' that differ; compare runs with the same data and split"
         )
 
-    def difference(weights: Floats | None) -> Floats:
+    def difference(weights: Floats) -> dict[str, Floats]:
         # Kappa exists for any classes here: whoever asks for it knows that they are ordered.
-        first, second = (evaluate(side.targets, side.scores, weights, ordinal=True) for side in (a, b))
-        if metric not in first:
-            raise ConfigError(f"paired_difference: expected a metric among {sorted(first)}, got '{metric}'")
-        return first[metric] - second[metric]
+        first, second = (evaluate(a.targets, side.scores, weights, ordinal=True, names=metrics) for side in (a, b))
+        return {name: first[name] - second[name] for name in first}
 
-    value = float(difference(None)[0])
-    resampled = np.concatenate([difference(weights) for weights in resample_weights(a, num_resamples, seed)])
-    interval = _interval(value, resampled, level, single=int(_units(a).max()) == 0)
-    if interval["low"] is None:
-        return {**interval, "p_value": None}
-    defined = resampled[~np.isnan(resampled)]
-    fewest = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return {**interval, "p_value": min(1.0, 2 * (1 + fewest) / (1 + len(defined)))}
+    found = _resampled(a, difference, num_resamples, seed, level)
+    return {
+        name: {**_interval(value, resampled, level), "p_value": _p_value(resampled)}
+        for name, (value, resampled) in found.items()
+    }
+
+
+def paired_difference(
+    a: Predictions, b: Predictions, metric: str, num_resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """``paired_differences`` of one metric."""
+    return paired_differences(a, b, [metric], num_resamples, seed)[metric]
+
+
+def _resampled(
+    predictions: Predictions,
+    statistics: Callable[[Floats], dict[Key, Floats]],
+    num_resamples: int,
+    seed: int,
+    level: float,
+) -> dict[Key, tuple[float, Floats]]:
+    """Each statistic of the rows as they are, and its defined values over the resamples: none if all is one group."""
+    if num_resamples < 1 or not 0 < level < 1:
+        raise ConfigError(
+            f"bootstrap: expected num_resamples >= 1 and 0 < level < 1, got {num_resamples} and {level}; "
+            "the usual ones are 1000 and 0.95"
+        )
+    values = statistics(np.ones((1, len(predictions.ids))))
+    single = int(_units(predictions).max()) == 0
+    chunks = [] if single else [statistics(weights) for weights in resample_weights(predictions, num_resamples, seed)]
+    found = {key: np.concatenate([np.empty(0), *(chunk[key] for chunk in chunks)]) for key in values}
+    return {key: (float(value[0]), found[key][~np.isnan(found[key])]) for key, value in values.items()}
 
 
 def _units(predictions: Predictions) -> NDArray[np.int64]:
@@ -129,19 +175,17 @@ def _units(predictions: Predictions) -> NDArray[np.int64]:
     return np.unique(np.array(predictions.groups), return_inverse=True)[1].astype(np.int64)
 
 
-def _interval(value: float, resampled: Floats, level: float, single: bool) -> Interval:
-    defined = resampled[~np.isnan(resampled)]
+def _interval(value: float, resampled: Floats, level: float) -> Interval:
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
-    if single or not len(defined):
+    if not len(resampled):
         return {"value": value, "low": None, "high": None}
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return {"value": value, "low": low, "high": high}
 
 
-def _check(num_resamples: int, level: float) -> None:
-    if num_resamples < 1 or not 0 < level < 1:
-        raise ConfigError(
-            f"bootstrap: expected num_resamples >= 1 and 0 < level < 1, got {num_resamples} and {level}; "
-            "the usual ones are 1000 and 0.95"
-        )
+def _p_value(differences: Floats) -> float | None:
+    if not len(differences):
+        return None
+    fewest = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (1 + fewest) / (1 + len(differences)))

@@ -4,14 +4,19 @@ Every function works on weights [R, N]: R resamples of N examples, an integer we
 drawn. What a weighting leaves undefined (no positive example, say) is NaN, never a guess.
 """
 
+from collections.abc import Collection, Iterable
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
+from reprogram.errors import ConfigError
 from reprogram.evaluation.predictions import Predictions
 from reprogram.evaluation.threshold import decide
 
 Floats = NDArray[np.float64]
 
+_RANKED = frozenset({"auroc", "auprc"})
 _NUM_BINS = 15
 _LEAST_PROBABILITY = float(np.finfo(np.float64).eps)  # a target given probability 0 costs 36 nats, not infinity
 
@@ -22,6 +27,7 @@ def evaluate(
     weights: Floats | None,
     ordinal: bool,
     threshold: float | None = None,
+    names: Collection[str] | None = None,
 ) -> dict[str, Floats]:
     """All metrics of one set of predictions under each weighting.
 
@@ -43,9 +49,13 @@ def evaluate(
         weights: Weightings >= 0, each with a positive sum; ``None`` is one weighting of ones.
         ordinal: Whether the order of the classes means something.
         threshold: Decides two classes by the score of class 1; ``None`` decides for the most probable class.
+        names: The metrics wanted; ``None``: all there are. Most of the time goes into ``auroc`` and ``auprc``.
 
     Shapes:
         targets: [N], scores: [N, K_t], weights: [R, N] -> [R] for each metric.
+
+    Raises:
+        ConfigError: If these classes have no metric of such a name.
 
     Reference:
         Calibration: On calibration of modern neural networks, Guo et al., ICML 2017, arXiv 1706.04599, Eq. 3.
@@ -56,35 +66,56 @@ def evaluate(
     total = weights.sum(axis=1)
     decided = decide(scores, threshold)
 
-    one_hot = np.eye(num_classes)
-    support = weights @ one_hot[targets]
-    claimed = weights @ one_hot[decided]
-    hits = weights @ (one_hot[targets] * one_hot[decided])
-    recall = _ratio(hits, support)
-    positive_classes = [1] if num_classes == 2 else range(num_classes)
-    rankings = [_ranking(targets == label, scores[:, label], weights) for label in positive_classes]
-
+    of_class = decision_metrics(targets, decided, weights, num_classes)
     metrics = {
-        "accuracy": hits.sum(axis=1) / total,
-        "balanced_accuracy": _mean_of_defined(recall),
-        "auroc": _mean_of_defined(np.stack([auroc for auroc, _ in rankings], axis=1)),
-        "auprc": _mean_of_defined(np.stack([auprc for _, auprc in rankings], axis=1)),
-        "f1_macro": _mean_of_defined(_ratio(2 * hits, support + claimed)),
+        "accuracy": weights @ (decided == targets) / total,
+        "balanced_accuracy": _mean_of_defined(of_class["recall"]),
     }
+    if names is None or not _RANKED.isdisjoint(names):
+        ranked = ranking_metrics(targets, scores, weights, [1] if num_classes == 2 else range(num_classes))
+        metrics |= {name: _mean_of_defined(values) for name, values in ranked.items()}
+    metrics["f1_macro"] = _mean_of_defined(of_class["f1"])
     if ordinal or num_classes == 2:
         metrics["quadratic_kappa"] = _quadratic_kappa(targets, decided, weights, num_classes)
     if num_classes == 2:
-        metrics |= {"sensitivity": recall[:, 1], "specificity": recall[:, 0]}
+        metrics |= {"sensitivity": of_class["recall"][:, 1], "specificity": of_class["recall"][:, 0]}
     surprise = -np.log(np.maximum(scores[np.arange(rows), targets], _LEAST_PROBABILITY))
     metrics["nll"] = weights @ surprise / total
     metrics["ece"] = _calibration_gaps(targets, scores, weights) / total
-    return metrics
+    if names is None:
+        return metrics
+    if not metrics.keys() >= set(names):
+        raise ConfigError(f"metrics: expected names among {sorted({*metrics, *_RANKED})}, got {list(names)}")
+    return {name: metrics[name] for name in names}
 
 
 def point_metrics(predictions: Predictions, ordinal: bool, threshold: float | None = None) -> dict[str, float]:
     """The metrics of ``evaluate`` on the examples as they are; NaN where undefined."""
     metrics = evaluate(predictions.targets, predictions.scores, None, ordinal, threshold)
     return {name: float(values[0]) for name, values in metrics.items()}
+
+
+def decision_metrics(
+    targets: NDArray[np.int64], decided: NDArray[np.int64], weights: Floats, num_classes: int
+) -> dict[str, Floats]:
+    """Precision, recall, specificity and F1 of each class against the rest: [R, K_t] each."""
+    true, claim = np.eye(num_classes)[targets], np.eye(num_classes)[decided]
+    support, claimed, hits = weights @ true, weights @ claim, weights @ (true * claim)
+    return {
+        "precision": _ratio(hits, claimed),
+        "recall": _ratio(hits, support),
+        "specificity": _ratio(weights @ ((1 - true) * (1 - claim)), weights @ (1 - true)),
+        "f1": _ratio(2 * hits, support + claimed),
+    }
+
+
+def ranking_metrics(
+    targets: NDArray[np.int64], scores: Floats, weights: Floats, labels: Iterable[int]
+) -> dict[str, Floats]:
+    """``auroc`` and ``auprc`` of these classes, each against the rest: [R, number of labels] both."""
+    by_row = np.ascontiguousarray(weights.T)
+    auroc, auprc = zip(*(_ranking(targets == label, scores[:, label], by_row) for label in labels), strict=True)
+    return {"auroc": np.stack(auroc, axis=1), "auprc": np.stack(auprc, axis=1)}
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -102,33 +133,28 @@ def _mean_of_defined(values: Floats) -> Floats:
 def _ranking(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Area under the ROC curve and average precision; examples of equal score are retrieved together.
 
-    Both are sums over the positive examples only: of the negatives each outranks (and half of those it ties with),
-    and of the precision when it is retrieved.
+    Both are sums over the distinct scores of positive examples alone: of the negatives that outrank them (and half of
+    those that tie), and of the precision when they are retrieved. Few places need a sum, however many examples there
+    are: below, at, or between those scores.
 
     Shapes:
-        positive: [N], scores: [N], weights: [R, N] -> [R] and [R].
+        positive: [N], scores: [N], weights: [N, R] -> [R] and [R].
     """
-    order = np.argsort(-scores, kind="stable")
-    order_positive = order[positive[order]]
-    keys, keys_positive = -scores[order], -scores[order_positive]
-    weights_positive = weights[:, order_positive]
-    before, through = _weight_retrieved(keys, weights[:, order], keys_positive)
-    found_before, found_through = _weight_retrieved(keys_positive, weights_positive, keys_positive)
-    num_positive, num_negative = weights_positive.sum(axis=1), weights[:, ~positive].sum(axis=1)
+    levels = np.unique(scores[positive])
+    num_places = 2 * len(levels) + 1  # the odd ones are the levels
+    place = np.searchsorted(levels, scores, "left") + np.searchsorted(levels, scores, "right") + num_places * positive
+    columns = (np.ones(len(place)), place, np.arange(len(place) + 1))
+    summed = csc_array(columns, shape=(2 * num_places, len(place))) @ weights
+    negatives, positives = summed[:num_places], summed[num_places:][1::2]
+    num_negative, num_positive = negatives.sum(axis=0), positives.sum(axis=0)
+    false, found = (counts[::-1].cumsum(axis=0)[::-1] for counts in (negatives, positives))  # at least as high
 
-    higher_negatives = (before - found_before + through - found_through) / 2
-    inversions = _ratio((weights_positive * higher_negatives).sum(axis=1), num_positive * num_negative)
-    precision = found_through / np.where(through > 0, through, 1.0)
-    average_precision = _ratio((weights_positive * precision).sum(axis=1), num_positive)
+    higher_negatives = (false - negatives / 2)[1::2]
+    inversions = _ratio((positives * higher_negatives).sum(axis=0), num_positive * num_negative)
+    retrieved = false[1::2] + found
+    precision = found / np.where(retrieved > 0, retrieved, 1.0)
+    average_precision = _ratio((positives * precision).sum(axis=0), num_positive)
     return 1 - inversions, np.where(num_negative > 0, average_precision, np.nan)
-
-
-def _weight_retrieved(keys: Floats, weights: Floats, queries: Floats) -> tuple[Floats, Floats]:
-    """Weight of the sorted keys below each query, and of those below or equal: [N], [R, N], [Q] -> [R, Q] twice."""
-    cumulative = np.zeros((len(weights), len(keys) + 1))
-    np.cumsum(weights, axis=1, out=cumulative[:, 1:])
-    below, through = (cumulative[:, np.searchsorted(keys, queries, side)] for side in ("left", "right"))
-    return below, through
 
 
 def _quadratic_kappa(

@@ -18,4 +18,5 @@ def score(
     loader = BatchLoader(examples, batch_size, shuffle=False, seed=0)
     with classifier.source.asked_for(PURPOSES.get(split, "other")):
         probabilities = torch.cat([classifier(batch.images.to(device)).double().cpu() for batch in loader])
-    return Predictions(split, examples.ids, examples.targets.numpy(), probabilities.numpy(), examples.groups)
+    targets, scores = examples.targets.numpy(), probabilities.numpy()
+    return Predictions(split, examples.ids, targets, scores, examples.groups, examples.attributes)

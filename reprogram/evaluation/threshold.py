@@ -6,6 +6,50 @@ from numpy.typing import NDArray
 from reprogram.errors import ConfigError
 from reprogram.evaluation.predictions import Predictions
 
+Floats = NDArray[np.float64]
+
+POINTS = ("youden", "fixed_specificity", "fixed_sensitivity")
+
+
+def operating_points(validation: Predictions, specificity: float, sensitivity: float) -> dict[str, float]:
+    """Thresholds on the positive score (class 1 of two), chosen on validation, by name.
+
+    - ``youden``: see ``operating_threshold``.
+    - ``fixed_specificity``: the lowest, so the most sensitive, whose specificity is at least the one asked for.
+    - ``fixed_sensitivity``: the highest, so the most specific, whose sensitivity is at least the one asked for.
+
+    They lie half-way between two neighbouring scores, or half-way from the scores to 0 or 1 where all examples must
+    fall on one side. Equal scores fall on the same side, so what is reached may be more than what is asked for. What
+    not even the last threshold inside (0, 1) reaches, because wrong examples score exactly 0 or 1, is missed as
+    little as possible.
+
+    Args:
+        validation: Predictions of the validation split.
+        specificity: Least share of the negatives to be decided negative, in (0, 1].
+        sensitivity: Least share of the positives to be decided positive, in (0, 1].
+
+    Returns:
+        Numbers in (0, 1) by the names of ``POINTS``; nothing where ``operating_threshold`` cannot tell.
+
+    Raises:
+        ConfigError: If a share is out of range.
+    """
+    for name, share in (("specificity", specificity), ("sensitivity", sensitivity)):
+        if not 0 < share <= 1:
+            raise ConfigError(f"operating_points: expected a {name} in (0, 1], got {share}; a usual one is 0.9")
+    youden = operating_threshold(validation)
+    if youden is None:
+        return {}
+    thresholds, rejected, caught = _trade_off(validation)
+    negatives, positives = np.bincount(validation.targets)
+    specific = np.flatnonzero(rejected / negatives >= specificity)
+    sensitive = np.flatnonzero(caught / positives >= sensitivity)
+    return {
+        "youden": youden,
+        "fixed_specificity": float(thresholds[specific[0] if len(specific) else -1]),
+        "fixed_sensitivity": float(thresholds[sensitive[-1] if len(sensitive) else 0]),
+    }
+
 
 def operating_threshold(validation: Predictions) -> float | None:
     """Threshold on the positive score (class 1 of two) that maximises balanced accuracy on validation.
@@ -22,18 +66,28 @@ def operating_threshold(validation: Predictions) -> float | None:
     """
     if validation.num_classes != 2 or len(np.unique(validation.targets)) < 2:
         return None
-    levels, level_of = np.unique(validation.scores[:, 1], return_inverse=True)
-    if len(levels) < 2:
+    thresholds, rejected, caught = _trade_off(validation)
+    inside = (thresholds > validation.scores[:, 1].min()) & (thresholds <= validation.scores[:, 1].max())
+    if not inside.any():
         return None
+    negatives, positives = np.bincount(validation.targets)
+    youden = rejected * positives + caught * negatives  # J + 1 times a constant: whole numbers tie exactly
+    best = np.flatnonzero(inside & (youden == youden[inside].max()))
+    return float(thresholds[best[np.abs(thresholds[best] - 0.5).argmin()]])
+
+
+def _trade_off(validation: Predictions) -> tuple[Floats, Floats, Floats]:
+    """Every threshold that makes a difference, ascending, and how many negatives it rejects, positives it catches."""
+    levels, level_of = np.unique(validation.scores[:, 1], return_inverse=True)
     negatives, positives = (
         np.bincount(level_of, weights=validation.targets == label, minlength=len(levels)) for label in (0, 1)
     )
-    missed, rejected = positives.cumsum()[:-1], negatives.cumsum()[:-1]  # at or below each level but the highest
-    youden = rejected * positives.sum() - missed * negatives.sum()  # J times a constant: whole numbers tie exactly
-    between = levels[:-1] + np.diff(levels) / 2
-    between = np.where(between > levels[:-1], between, levels[1:])  # neighbouring floats have nothing between them
-    best = np.flatnonzero(youden == youden.max())
-    return float(between[best[np.abs(between[best] - 0.5).argmin()]])
+    below, above = np.concatenate([[0], levels]), np.concatenate([levels, [1]])
+    between = below + (above - below) / 2
+    between = np.where(between > below, between, above)  # neighbouring floats have nothing between them
+    rejected, missed = (np.concatenate([[0], counts.cumsum()]) for counts in (negatives, positives))
+    usable = (between > 0) & (between < 1)
+    return between[usable], rejected[usable], (positives.sum() - missed)[usable]
 
 
 def decide(scores: NDArray[np.float64], threshold: float | None) -> NDArray[np.int64]:

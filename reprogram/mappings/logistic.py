@@ -28,6 +28,7 @@ def fit_logistic(
     num_folds: int = 3,
     seed: int = 0,
     strength: float | None = None,
+    per_feature: bool = True,
 ) -> LogisticFit:
     """Fits multinomial logistic regression with an L2 penalty chosen by stratified cross-validation.
 
@@ -42,6 +43,9 @@ def fit_logistic(
         num_folds: At most this many folds.
         seed: Of the folds.
         strength: Inverse strength of the penalty; ``None``: chosen, which takes many times as long.
+        per_feature: Whether each feature is brought to unit variance; ``False``: one divisor brings them there on
+            average, for features of one unit such as pixels. Where these are more than examples, they are rotated into
+            the space of the examples, which changes nothing but the time.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
@@ -51,12 +55,17 @@ def fit_logistic(
     weight, bias = np.zeros((num_classes, features.shape[1])), np.full(num_classes, -np.inf)
     present, sizes = np.unique(targets, return_counts=True)
     mean, std = features.mean(axis=0), features.std(axis=0)
+    if not per_feature:
+        std = np.full_like(std, np.sqrt((std**2).mean()))
     std[std < 1e-6] = 1.0
     folds = min(num_folds, int(sizes.min()))
     if len(present) == 1:
         bias[present] = 0.0
     else:
-        standardised = (features - mean) / std
+        standardised, basis = (features - mean) / std, None
+        if not per_feature and len(features) < features.shape[1]:
+            basis, triangle = np.linalg.qr(standardised.T)  # the penalty does not see a rotation
+            standardised = triangle.T
         # small matrices: threads only wait for each other; a fit that stops early is still a good one
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -78,7 +87,7 @@ def fit_logistic(
         if len(present) == 2:  # scikit-learn gives one row, of the second class
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
             intercepts = np.concatenate([-intercepts, intercepts]) / 2
-        weight[present] = coefficients / std
+        weight[present] = (coefficients if basis is None else coefficients @ basis.T) / std
         bias[present] = intercepts - weight[present] @ mean
     # a missing class: as improbable as 1e-6 of the least likely present one at the mean of the features
     level = (weight[present] @ mean + bias[present]).min() + np.log(1e-6)

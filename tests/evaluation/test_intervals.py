@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from reprogram.errors import ConfigError, DataError
-from reprogram.evaluation.intervals import paired_difference, resample_weights, with_intervals
+from reprogram.evaluation.intervals import (
+    bootstrap,
+    paired_difference,
+    paired_differences,
+    resample_weights,
+    with_intervals,
+)
 from reprogram.evaluation.predictions import Predictions
 
 
@@ -91,6 +97,32 @@ def test_paired_difference_is_sharper_than_two_intervals():
     assert (swapped["value"], swapped["low"]) == (pytest.approx(-0.1), pytest.approx(-ours["high"]))
 
 
+def test_one_pass_gives_every_difference_that_is_asked_for():
+    generator = np.random.default_rng(2)
+    a, b = (predictions(generator.random(80) < share) for share in (0.8, 0.6))
+    ours = paired_differences(a, b, ["auroc", "accuracy"], num_resamples=120, seed=3)
+    assert list(ours) == ["auroc", "accuracy"]
+    for name, found in ours.items():
+        assert found == paired_difference(a, b, name, num_resamples=120, seed=3)
+        assert found["value"] == pytest.approx(
+            with_intervals(a, False, 1)[name]["value"] - with_intervals(b, False, 1)[name]["value"]
+        )
+    assert ours["accuracy"]["p_value"] < 0.1
+    alone = predictions(np.ones(6), ("p",) * 6)
+    undefined = {"value": 0, "low": None, "high": None, "p_value": None}
+    assert paired_differences(alone, alone, ["accuracy"], 20) == {"accuracy": undefined}
+
+
+def test_any_statistic_can_be_resampled():
+    groups = tuple("aabcccccdd")
+    some = predictions(np.ones(10), groups)
+    ours = bootstrap(some, lambda weights: {("rows", 0): weights.sum(axis=1)}, num_resamples=300, seed=1)
+    sizes = np.concatenate(list(resample_weights(some, 300, seed=1))).sum(axis=1)
+    low, high = np.quantile(sizes, [0.025, 0.975])
+    assert ours == {("rows", 0): {"value": 10, "low": low, "high": high}}
+    assert low < 10 < high
+
+
 def test_no_difference_has_p_one():
     a = predictions(np.arange(50) % 3 > 0)
     assert paired_difference(a, a, "auroc", 50) == {"value": 0, "low": 0, "high": 0, "p_value": 1}
@@ -122,4 +154,4 @@ def test_impossible_bootstraps_are_refused(num_resamples, level):
     with pytest.raises(ConfigError, match="num_resamples >= 1"):
         with_intervals(a, False, num_resamples, level=level)
     with pytest.raises(ConfigError, match="num_resamples >= 1"):
-        paired_difference(a, a, "accuracy", num_resamples, level=level)
+        paired_differences(a, a, ["accuracy"], num_resamples, level=level)

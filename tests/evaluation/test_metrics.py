@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from reprogram.errors import ConfigError
 from reprogram.evaluation.metrics import evaluate, point_metrics
 from reprogram.evaluation.predictions import Predictions
 
@@ -66,6 +67,23 @@ def test_a_whole_number_weight_is_a_repeated_row():
     repeated = evaluate(targets[rows], scores[rows], None, ordinal=True)
     for name, values in weighted.items():
         assert values == pytest.approx(repeated[name], abs=1e-12), name
+    for name, value in by_scikit_learn(targets[rows], scores[rows], None, None).items():
+        assert weighted[name][0] == pytest.approx(value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("names", [["auprc"], ["ece", "accuracy"], []])
+def test_only_what_is_asked_for(names):
+    every = evaluate(*case(3), ordinal=True)
+    ours = evaluate(*case(3), ordinal=True, names=names)
+    assert list(ours) == names
+    for name in names:
+        np.testing.assert_array_equal(ours[name], every[name])
+
+
+@pytest.mark.parametrize("name", ["auc", "sensitivity"])
+def test_a_metric_that_these_classes_lack_is_refused(name):
+    with pytest.raises(ConfigError, match=f"'auroc'.*got .*'{name}'"):
+        evaluate(*case(3), ordinal=True, names=["accuracy", name])
 
 
 def test_ece_by_hand():

@@ -29,6 +29,51 @@ def test_csv_round_trip_is_exact(tmp_path):
         np.testing.assert_array_equal(after.scores, before.scores)
 
 
+WEIRD = {"score_b, c": ("m", "", 'ü "x"'), "group": ("1", "2", "3"), "": ("nan", "meta_", "a\nb")}
+
+
+@pytest.mark.parametrize("groups", [None, ("p1", "p,2", "p1")])
+@pytest.mark.parametrize("attributes", [{}, WEIRD])
+def test_groups_and_attributes_come_back_whatever_they_are_called(tmp_path, groups, attributes):
+    path, names = tmp_path / "predictions.csv", ("group", "meta_a, b", "target")
+    val, test = predictions("val", groups=groups, attributes=attributes), predictions("test", attributes=attributes)
+    write_csv(path, [val, test], names)
+    (read_val, read_test), read_names = read_csv(path)
+    assert read_names == names
+    assert (read_val.groups, read_test.groups) == (groups, None)
+    assert read_val.attributes == read_test.attributes == attributes
+    assert list(read_val.attributes) == list(attributes)
+    for before, after in ((val, read_val), (test, read_test)):
+        assert after.ids == before.ids
+        np.testing.assert_array_equal(after.scores, before.scores)
+
+
+def test_optional_columns_are_where_they_were_agreed(tmp_path):
+    path = tmp_path / "predictions.csv"
+    attributes = {"site": ("NYU", "", "UM"), "age": ("9", "10", "")}
+    write_csv(path, [predictions(groups=("p1", "p2", "p1"), attributes=attributes)], ("a", "b", "c"))
+    lines = path.read_text().splitlines()
+    assert lines[0] == "id,split,target,group,meta_site,meta_age,score_a,score_b,score_c"
+    assert lines[1].startswith("a,val,c,p1,NYU,9,0.3")
+    assert lines[2].startswith('"b,c",val,a,p2,,10,')
+
+
+def test_splits_of_other_attributes_are_refused(tmp_path):
+    site = {"site": ("NYU", "", "UM")}
+    with pytest.raises(DataError, match=r"attributes \['site'\] in every split, got \[\] in 'test'"):
+        write_csv(tmp_path / "p.csv", [predictions(attributes=site), predictions("test")], NAMES)
+
+
+def test_a_subset_is_its_rows_with_all_that_is_known_of_them():
+    whole = predictions(groups=("p1", "p2", "p3"), attributes={"site": ("NYU", "", "UM")})
+    part = whole.subset([2, 0])
+    assert (part.split, part.ids, part.groups) == ("val", ('d"e', "a"), ("p3", "p1"))
+    assert part.attributes == {"site": ("UM", "NYU")}
+    assert part.targets.tolist() == [1, 2]
+    np.testing.assert_array_equal(part.scores, whole.scores[[2, 0]])
+    assert predictions().subset([1]).groups is None
+
+
 def test_csv_has_exactly_the_agreed_columns(tmp_path):
     path = tmp_path / "predictions.csv"
     write_csv(path, [predictions()], NAMES)
@@ -69,6 +114,7 @@ def test_write_refuses_wrong_names_and_doubled_splits(tmp_path):
         ({"targets": np.array([0.0, 1.0, 2.0])}, ShapeError, "int64"),
         ({"ids": ("a", "b")}, ShapeError, "3 ids"),
         ({"groups": ("a", "b")}, ShapeError, "3 groups"),
+        ({"attributes": {"site": ("a", "b")}}, ShapeError, "3 site"),
         ({"ids": (), "targets": np.zeros(0, int), "scores": np.zeros((0, 3))}, DataError, "at least one"),
     ],
 )
@@ -82,6 +128,8 @@ def test_what_no_metric_could_use_is_refused(changed, error, message):
     [
         ("", "expected columns"),
         ("id,split,label,score_a,score_b\n", "expected columns"),
+        ("id,split,target,score_a,group,score_b\n", "expected columns"),
+        ("id,split,target,score_a,meta_site,score_b\n", "expected columns"),
         ("id,split,target,score_a,score_b\n1,val,a,0.5,0.5\n2,val,c,0.5,0.5\n", "line 3"),
         ("id,split,target,score_a,score_b\n1,val,a,0.5\n", "line 2"),
         ("id,split,target,score_a,score_b\n1,val,a,0.5,half\n", "line 2"),

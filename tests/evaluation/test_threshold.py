@@ -3,8 +3,9 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from reprogram.errors import ConfigError
+from reprogram.evaluation.metrics import point_metrics
 from reprogram.evaluation.predictions import Predictions
-from reprogram.evaluation.threshold import decide, operating_threshold
+from reprogram.evaluation.threshold import POINTS, decide, operating_points, operating_threshold
 
 
 def binary(targets, positive) -> Predictions:
@@ -37,6 +38,10 @@ def test_of_equally_good_ones_the_nearest_to_one_half():
     assert operating_threshold(binary([0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.8, 0.9])) == pytest.approx(0.6)
 
 
+def test_it_lies_among_the_scores_even_where_they_say_nothing():
+    assert operating_threshold(binary([0, 1, 0, 1], [0.1, 0.1, 0.2, 0.2])) == pytest.approx(0.15)
+
+
 def test_a_score_on_the_threshold_is_positive_and_neighbouring_floats_separate():
     low, high = 0.5, np.nextafter(0.5, 1)
     validation = binary([0, 1], [low, high])
@@ -52,3 +57,75 @@ def test_none_where_it_cannot_tell():
 def test_a_threshold_for_three_classes_is_refused():
     with pytest.raises(ConfigError, match="two classes, got 3"):
         decide(np.eye(3), 0.5)
+
+
+def reached(validation: Predictions, threshold: float) -> tuple[float, float]:
+    metrics = point_metrics(validation, False, threshold)
+    return metrics["specificity"], metrics["sensitivity"]
+
+
+def test_operating_points_by_hand():
+    #                     -    -    -    +    -    +    +    -    +    +
+    targets = [0, 0, 0, 1, 0, 1, 1, 0, 1, 1]
+    validation = binary(targets, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+    points = operating_points(validation, specificity=0.8, sensitivity=0.8)
+    assert list(points) == list(POINTS)
+    assert points["youden"] == operating_threshold(validation) == pytest.approx(0.55)
+    assert points["fixed_specificity"] == pytest.approx(0.55)  # 4 of 5 negatives are below
+    assert points["fixed_sensitivity"] == pytest.approx(0.55)  # 4 of 5 positives are above
+    assert operating_points(validation, 0.81, 0.81)["fixed_specificity"] == pytest.approx(0.85)
+    assert operating_points(validation, 0.6, 0.6)["fixed_specificity"] == pytest.approx(0.35)  # not .45: less sensitive
+    assert operating_points(validation, 0.81, 0.81)["fixed_sensitivity"] == pytest.approx(0.35)
+    assert operating_points(validation, 0.6, 0.6)["fixed_sensitivity"] == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.95, 1.0])
+def test_operating_points_hold_and_no_other_threshold_gives_more(share):
+    generator = np.random.default_rng(4)
+    targets = (generator.random(200) < 0.3).astype(np.int64)
+    validation = binary(targets, np.round(generator.beta(1 + 2 * targets, 3), 2).clip(0.01, 0.99))
+    points = operating_points(validation, share, share)
+    others = [reached(validation, threshold) for threshold in np.arange(0.005, 1, 0.01)]
+    specificity, sensitivity = reached(validation, points["fixed_specificity"])
+    assert specificity >= share
+    assert sensitivity == max(other for enough, other in others if enough >= share)
+    specificity, sensitivity = reached(validation, points["fixed_sensitivity"])
+    assert sensitivity >= share
+    assert specificity == max(enough for enough, other in others if other >= share)
+
+
+def test_equal_scores_stay_together():
+    points = operating_points(binary([0, 0, 1, 0, 1, 1], [0.2, 0.5, 0.5, 0.5, 0.5, 0.8]), 0.5, 0.5)
+    assert points["fixed_specificity"] == pytest.approx(0.65)  # above the tie: all three negatives
+    assert points["fixed_sensitivity"] == pytest.approx(0.35)  # below the tie: all three positives
+
+
+def test_an_extreme_point_is_beyond_all_scores_and_within_zero_and_one():
+    upside_down = binary([1, 0, 1, 0], [0.2, 0.4, 0.6, 0.8])
+    points = operating_points(upside_down, 1, 1)
+    assert points["fixed_specificity"] == pytest.approx(0.9)
+    assert points["fixed_sensitivity"] == pytest.approx(0.1)
+    assert reached(upside_down, points["fixed_specificity"]) == (1, 0)
+    assert reached(upside_down, points["fixed_sensitivity"]) == (0, 1)
+
+
+def test_what_no_threshold_reaches_is_missed_as_little_as_possible():
+    certain = binary([1, 0, 1, 0], [0.0, 0.4, 0.6, 1.0])  # a positive at 0 and a negative at 1
+    points = operating_points(certain, 0.9, 0.9)
+    assert points["fixed_specificity"] == pytest.approx(0.8)
+    assert points["fixed_sensitivity"] == pytest.approx(0.2)
+    nearly = np.nextafter(1, 0)
+    assert all(0 < point < 1 for point in operating_points(binary([1, 0, 1], [0, 5e-324, nearly]), 1, 1).values())
+
+
+def test_no_operating_points_where_it_cannot_tell():
+    assert operating_points(binary([1, 1], [0.2, 0.7]), 0.9, 0.9) == {}
+    assert operating_points(binary([0, 1], [0.4, 0.4]), 0.9, 0.9) == {}
+    assert operating_points(binary([0, 1], [np.nextafter(1, 0), 1.0]), 0.9, 0.9) == {}  # nothing between them but 1
+    assert operating_points(Predictions("val", ("a", "b"), np.array([0, 1]), np.eye(3)[:2]), 0.9, 0.9) == {}
+
+
+@pytest.mark.parametrize(("specificity", "sensitivity"), [(0, 0.9), (0.9, 1.1), (float("nan"), 0.9)])
+def test_an_impossible_share_is_refused(specificity, sensitivity):
+    with pytest.raises(ConfigError, match=r"in \(0, 1\], got"):
+        operating_points(binary([0, 1], [0.2, 0.7]), specificity, sensitivity)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from reprogram.commands.launch import config_folder
 
-SIZES = ("data.max_train=96", "data.max_val=40", "data.max_test=40")
+SIZES = ("protocol.max_train=96", "protocol.max_val=40", "protocol.max_test=40")
 QUICK = ("trainer.max_epochs=2", "trainer.enable_progress_bar=false", "evaluation.num_resamples=20", "logger=none")
 
 Compose = Callable[..., DictConfig]

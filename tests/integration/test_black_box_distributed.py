@@ -17,7 +17,7 @@ from reprogram.sources.ledger import Ledger
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 
 COMMON = (
-    "data=digits", "data.max_val=33", "data.max_test=40", "data.batch_size=16", "evaluation.baselines=[]",
+    "data=digits", "protocol.max_val=33", "protocol.max_test=40", "data.batch_size=16", "evaluation.baselines=[]",
     "access=black_box", "access.queries_per_second=1000", "program.resolution=4", "mapping=frequency",
     "mapping.refresh=once", "optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1.0",
     "scheduler=constant", "evaluation.num_resamples=20", "trainer.enable_progress_bar=false", "logger=none",
@@ -59,7 +59,7 @@ def test_the_same_estimate_and_the_same_account(estimator, per_example, numbers,
     thetas = []
     for number in numbers:
         run_dir = tmp_path / str(number)
-        overrides = (f"data.max_train={train}", f"access.query_budget={budget}", "access.validations=3")
+        overrides = (f"protocol.max_train={train}", f"access.query_budget={budget}", "access.validations=3")
         process = _start(run_dir, number, *estimator, *overrides, f"trainer.max_steps={2 * EPOCH}")
         record, theta, _ = _finish(process, run_dir)
         thetas.append(theta)
@@ -83,8 +83,8 @@ def test_all_processes_stop_together_when_others_empty_the_account(tmp_path: Pat
     budget, file, run_dir = 40_000, tmp_path / "shared.sqlite", tmp_path / "run"
     others = Ledger(file, "others", budget)
     process = _start(
-        run_dir, 2, "estimator=two_sided", "data.max_train=96", "data.max_val=32", f"access.query_budget={budget}",
-        f"access.ledger={file}",
+        run_dir, 2, "estimator=two_sided", "protocol.max_train=96", "protocol.max_val=32",
+        f"access.query_budget={budget}", f"access.ledger={file}",
     )  # fmt: skip
     mine = Ledger(file, str(run_dir), budget)
     deadline = time.monotonic() + 120
@@ -114,7 +114,7 @@ def test_two_processes_that_were_cut_off_pay_for_no_answer_twice(tmp_path: Path)
     train, run_dir = 64, tmp_path / "run"
     needed = 2 * 8 * train + train + 2 * 34 + 40  # the last batch of 33 is one image for each of two processes
     choice = (
-        "estimator=two_sided", f"data.max_train={train}", "access.validations=2", "access.store=on",
+        "estimator=two_sided", f"protocol.max_train={train}", "access.validations=2", "access.store=on",
         "callbacks.checkpoint_every=1000", f"access.query_budget={needed}",
     )  # fmt: skip
     process = _start(run_dir, 2, *choice)

@@ -19,7 +19,7 @@ from reprogram.rescoring import evaluate
 from reprogram.runs import RunResult
 from reprogram.sources.ledger import Ledger
 
-SIZES = ("data.max_train=48", "data.max_val=24", "data.max_test=24", "data.batch_size=16")
+SIZES = ("protocol.max_train=48", "protocol.max_val=24", "protocol.max_test=24", "data.batch_size=16")
 BLACK_BOX = (
     "access=black_box", "access.queries_per_second=1000", "estimator=two_sided", "mapping=frequency",
     "program.resolution=4", "trainer.max_epochs=-1", "evaluation.baselines=[mapping_only]",
@@ -162,7 +162,7 @@ def test_accumulated_steps_are_paid_for_together_and_the_last_is_validated(train
 def test_scores_as_an_api_gives_them_suffice(small, received: list[int]) -> None:
     choice = ("access.top_k=5", "access.decimals=2", "access.encoding=png", "access.query_budget=3600")
     choice += ("mapping.refresh=once", "callbacks.monitor=val/nll", "callbacks.mode=min")
-    sizes = ("data.max_train=96", "data.max_val=100", "data.max_test=24", "data.batch_size=16")
+    sizes = ("protocol.max_train=96", "protocol.max_val=100", "protocol.max_test=24", "data.batch_size=16")
     record = runs.train(small(*BLACK_BOX, *choice, sizes=sizes)).metrics
     first = record["history"][0]["val/nll"]
     assert record["best_step"] > 0
@@ -229,13 +229,13 @@ def test_of_a_shared_account_with_too_little_left_a_run_takes_what_there_is_or_i
     ledger = f"access.ledger={tmp_path / 'account.sqlite'}"
     spent = train(ledger, "trainer.max_steps=4").metrics["queries"]["total"]
     budget = spent + FIXED + STEP + 5
-    second = train(ledger, f"access.query_budget={budget}", "data.split_seed=1", run_dir="second").metrics
+    second = train(ledger, f"access.query_budget={budget}", "protocol.seed=1", run_dir="second").metrics
     # what it reserved and did not need pays for no step: a step is asked for before it is needed, not after
     assert [row["step"] for row in second["history"]] == [0, 1]
     assert spent + second["queries"]["total"] == sum(received) <= budget
     asked = sum(received)
     with pytest.raises(QueryBudgetExceeded, match=r"cannot reserve 48 for mapping, .* larger access"):
-        train(ledger, f"access.query_budget={budget}", "data.split_seed=2", run_dir="third")
+        train(ledger, f"access.query_budget={budget}", "protocol.seed=2", run_dir="third")
     assert sum(received) == asked
     assert not (tmp_path / "third" / "metrics.json").exists()
 

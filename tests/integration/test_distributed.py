@@ -16,7 +16,8 @@ pytestmark = pytest.mark.ddp
 COMMON = (
     "optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1.0",
     "scheduler=constant", "source.precision=float32", "trainer.max_steps=20",
-    "trainer.max_epochs=10", "data.max_train=95", "data.batch_size=17", "data.max_val=41", "data.max_test=40",
+    "trainer.max_epochs=10", "protocol.max_train=95", "data.batch_size=17",
+    "protocol.max_val=41", "protocol.max_test=40",
     "evaluation.num_resamples=20", "evaluation.baselines=[]", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 

@@ -115,7 +115,7 @@ def test_sigkill_in_mid_epoch_and_resume(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "reprogram.commands.train", "mapping=frequency", "data.batch_size=4", "logger=none",
         "trainer.max_epochs=3", "callbacks.checkpoint_every=5", "evaluation.num_resamples=20", BARE,
-        "data.max_train=96", "data.max_val=40", "data.max_test=40",
+        "protocol.max_train=96", "protocol.max_val=40", "protocol.max_test=40",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip
     run, whole = tmp_path / "run", tmp_path / "whole"

@@ -97,7 +97,7 @@ def test_the_source_never_changes(small) -> None:
 
 
 def test_training_improves_on_the_untrained_program(small) -> None:
-    cfg = small("mapping=frequency", "data.max_train=null", "data.max_val=null", "data.max_test=null",
+    cfg = small("mapping=frequency", "protocol.max_train=null", "protocol.max_val=null", "protocol.max_test=null",
                 "trainer.max_epochs=4")  # fmt: skip
     record = train(cfg).metrics
     assert record["test"]["accuracy"]["value"] > record["baselines"]["mapping_only"]["test"]["accuracy"]["value"] + 0.1

@@ -224,14 +224,14 @@ def test_bfloat16_answers_in_float32_and_close_by() -> None:
 
 @pytest.mark.parametrize(("gains", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_follows_the_hardware(gains: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "_gains_from_bfloat16", lambda device_type: gains)
+    monkeypatch.setattr(prepared, "gains_from_bfloat16", lambda device_type: gains)
     made = PreparedSource(source(nn.Sequential(nn.Conv2d(3, 4, 3), Head(4))))
     assert made.preparation.precision == precision
 
 
 def test_without_a_gpu_none_is_counted_on() -> None:
     if not torch.cuda.is_available():
-        assert prepared._gains_from_bfloat16("cuda") is False
+        assert prepared.gains_from_bfloat16("cuda") is False
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -1,0 +1,140 @@
+"""Fine-tuning learns what is there, on a copy, the same way every time."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from quarters import CPU, baselines, classifier, not_at_home, quarters
+from torch import Tensor, nn
+
+from reprogram.data.loader import to_float
+from reprogram.errors import ConfigError, SourceError
+from reprogram.evaluation.baselines import Baselines, FineTuning
+from reprogram.evaluation.predictions import Predictions
+from reprogram.mappings.frequency import FrequencyMapping
+from reprogram.sources.network import NetworkSource
+
+
+class Trainable(nn.Module):
+    """Brightness of twelve areas, with BatchNorm and dropout; in training a second output, as Inception has."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(2), nn.BatchNorm2d(3), nn.Dropout(0.1))
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.head(self.stem(x)).flatten(1)
+        return (logits, logits) if self.training else logits
+
+
+def source(head: nn.Module) -> NetworkSource:
+    torch.manual_seed(0)
+    return NetworkSource("trainable", Trainable(head), (8, 8), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.fixture
+def original() -> NetworkSource:
+    return source(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)))
+
+
+def fine_tuned(network: NetworkSource, copies: list[NetworkSource] | None = None, **choices: Any) -> Predictions:
+    """Predictions for validation; the copies that were made are appended."""
+    copies = [] if copies is None else copies
+
+    def make() -> NetworkSource:
+        copies.append(copy.deepcopy(network))
+        return copies[-1]
+
+    tuning = FineTuning(make, **({"epochs": 8, "lr": 0.02, "batch_size": 4} | choices))
+    data = quarters()
+    made = Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 3, CPU, not_at_home, tuning)
+    count, state = len(copies), torch.get_rng_state()
+    found = made.compute("fine_tuning")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (len(copies), made.queries) == (count + 1, 0)
+    assert set(found) == {"val", "test"}
+    return found["val"]
+
+
+def test_it_beats_the_majority_and_leaves_the_source_alone(original: NetworkSource) -> None:
+    before = copy.deepcopy(original.state_dict())
+    found = fine_tuned(original)
+    assert (found.scores.argmax(1) == found.targets).all()
+    majority = baselines(quarters()).compute("majority")["val"]
+    assert (majority.scores.argmax(1) == majority.targets).mean() == 0.4
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not any(weight.requires_grad for weight in original.parameters())
+
+
+def test_a_final_convolution_gives_way_to_another() -> None:
+    pooled = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1))
+    copies: list[NetworkSource] = []
+    assert fine_tuned(source(pooled), copies, epochs=1).scores.shape == (5, 3)
+    head = copies[0].network.head[1]
+    assert (type(head), head.out_channels, head.kernel_size) == (nn.Conv2d, 3, (1, 1))
+
+
+def test_the_seed_decides(original: NetworkSource) -> None:
+    first, again, other = (fine_tuned(original, epochs=1, seed=seed).scores for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_every_weight_learns_the_new_layer_ten_times_as_fast(original: NetworkSource) -> None:
+    copies: list[NetworkSource] = []
+    for lr in (1e-3, 1e-12):  # the first step of Adam moves every weight by its rate; the second run stays at the start
+        fine_tuned(original, copies, epochs=1, batch_size=12, lr=lr)
+    moved, still = (dict(made.network.named_parameters()) for made in copies)
+    assert len(moved) == 6
+    for name, weight in moved.items():
+        step = 1e-2 if name.startswith("head.") else 1e-3
+        assert (weight - still[name]).abs().max().item() == pytest.approx(step, rel=0.05), name
+    norm, given = copies[0].network.stem[2], original.network.stem[2]
+    assert norm.num_batches_tracked == given.num_batches_tracked + 1
+    assert not any(layer.training for layer in copies[0].modules())
+
+
+@pytest.mark.parametrize(
+    ("qualities", "best"), [([(0.5, -1.0), (0.9, -2.0), (0.2, -0.1)], 1), ([(0.5, -1.0), (0.5, -2.0), (0.5, -0.9)], 2)]
+)
+def test_the_best_epoch_on_validation_is_kept(
+    qualities: list[tuple[float, float]], best: int, original: NetworkSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, seen = to_float(quarters().splits["val"].images), []
+
+    @torch.no_grad()
+    def quality(tuning: FineTuning, setting: Any, answer: Any) -> tuple[float, float]:
+        seen.append(answer(images).exp().numpy())
+        return qualities[len(seen) - 1]
+
+    monkeypatch.setattr(FineTuning, "_quality", quality)
+    found = fine_tuned(original, epochs=3).scores
+    assert [bool(np.allclose(found, scores, atol=0.02)) for scores in seen] == [epoch == best for epoch in range(3)]
+
+
+def test_a_last_batch_of_one_image_is_left_out(original: NetworkSource) -> None:
+    original.network.head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 4)).eval()
+    assert fine_tuned(original, epochs=1, batch_size=11).scores.shape == (5, 3)
+
+
+def test_a_training_that_diverges_names_the_rate(original: NetworkSource) -> None:
+    with pytest.raises(SourceError, match=r"diverged; lower evaluation\.fine_tuning\.lr=1e\+30"):
+        fine_tuned(original, lr=1e30)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("epochs", 0, "a whole number >= 1, got 0"),
+        ("batch_size", 1, "a whole number >= 2, got 1"),
+        ("lr", 0.0, "a number > 0, got 0.0"),
+        ("lr", float("nan"), "a number > 0, got nan"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_made(key: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"evaluation\.fine_tuning\.{key}: expected {expected}"):
+        FineTuning(not_at_home, **{key: value})
