@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from reprogram.build import batches_of_epoch, total_steps
 from reprogram.checks import is_black_box
 from reprogram.data.base import TaskData
 from reprogram.errors import QueryBudgetExceeded, RunError
 from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
+from reprogram.training.length import batches_of_epoch, total_steps
 from reprogram.training.query_plan import QueryPlan, Sizes, cost, plan_queries
 
 log = logging.getLogger(__name__)

@@ -32,6 +32,7 @@ def save(classifier: ReprogrammedClassifier, cfg: build.Config, run_dir: Path) -
         "config": {key: cfg[key] for key in (*build.CLASSIFIER_BLOCKS, "seed")},
         "source_fingerprint": classifier.source.fingerprint,
         "threshold": classifier.threshold,
+        "temperature": classifier.temperature,
         "task": {
             "name": task.name,
             "class_names": task.class_names,
@@ -99,6 +100,7 @@ def load(
     account = _account(cfg, folder.parent) if is_black_box(cfg) else None
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), task)
     classifier.threshold = record["threshold"]
+    classifier.temperature = record.get("temperature", 1.0)  # artefacts of before there was one
     expected = {key: tuple(value.shape) for key, value in _state(classifier).items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if expected != found:

@@ -4,7 +4,7 @@ Facts (sizes, class counts) come from the source and the task; the config holds 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
+from reprogram.data.task import load_task
 from reprogram.errors import ConfigError
 from reprogram.estimators.base import GradientEstimator
 from reprogram.instantiation import bind, call
 from reprogram.programs.base import InputProgram
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
+from reprogram.sources.network import NetworkSource
 from reprogram.sources.prepared import PreparedSource
 from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.candidates import Candidates
@@ -37,6 +39,7 @@ from reprogram.training.step_checkpoint import StepCheckpoint
 from reprogram.types import SourceSpec, TaskSpec
 
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
+PROTOCOL_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", "duplicates")  # of the selection
 SOURCE_KEYS = ("prepare", "precision")  # of the fast path, not of the source
 ACCESS_KEYS = (  # of the run, not of the black box
     *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "dry_run"),
@@ -64,23 +67,40 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> Config:
 
 
 def task_data(cfg: Config) -> TaskData:
-    """The target task, loaded and checked."""
-    block = {key: value for key, value in cfg["data"].items() if key not in DATA_KEYS}
-    data: TaskData = call(block, "data").load()
-    return data
+    """The target task, loaded, split and checked."""
+    choice = cfg.get("protocol")
+    if choice is None:
+        raise ConfigError("protocol: this configuration is from before data were split by a protocol; train again")
+    who = call(_own(choice, PROTOCOL_KEYS), "protocol")
+    amount = {key: choice[key] for key in (*PROTOCOL_KEYS, "seed")}
+    selection = call({"_target_": "reprogram.data.protocols.Selection", **amount}, "protocol")
+    return load_task(call(_own(cfg["data"], DATA_KEYS), "data").table(), who, selection)
 
 
 def source(cfg: Config, device_type: str) -> SourceModel:
     """The frozen source model, prepared for its device unless ``source.prepare=false``."""
-    block = {key: value for key, value in cfg["source"].items() if key not in SOURCE_KEYS}
-    model: SourceModel = call(block, "source")
-    if not cfg["source"]["prepare"]:
+    # behind a black box, a difference of bfloat16 losses is noise
+    return _source(cfg["source"], "source", device_type, "float32" if is_black_box(cfg) else "auto")
+
+
+def local_source(cfg: Config, device_type: str) -> SourceModel:
+    """The local backbone that a user of a black box could use instead, for free."""
+    return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", device_type, "auto")
+
+
+def network(cfg: Config) -> NetworkSource:
+    """A copy of the source whose weights may be trained: nothing else reads it."""
+    made: NetworkSource = call(_own(cfg["source"], SOURCE_KEYS), "source")
+    return made
+
+
+def _source(choice: Config, key: str, device_type: str, auto: str) -> SourceModel:
+    model: NetworkSource = call(_own(choice, SOURCE_KEYS), key)
+    if not choice["prepare"]:
         return model
-    precision = cfg["source"]["precision"]
-    if precision == "auto" and is_black_box(cfg):
-        precision = "float32"  # a difference of bfloat16 losses is noise
-    choice = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": precision}
-    prepared: PreparedSource = call(choice, "source", source=model, device_type=device_type)
+    precision = auto if choice["precision"] == "auto" else choice["precision"]
+    block = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": precision}
+    prepared: PreparedSource = call(block, key, source=model, device_type=device_type)
     return prepared
 
 
@@ -96,7 +116,7 @@ def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceM
     """The source as far as it may be seen: behind a black box, if there is an account of it."""
     if account is None:
         return model
-    block = {key: value for key, value in cfg["access"].items() if key not in ACCESS_KEYS}
+    block = _own(cfg["access"], ACCESS_KEYS)
     priced = cfg["access"]["price_per_1000"] is not None
     hidden: SourceModel = call(block, "access", source=model, ledger=account, priced=priced)
     return hidden
@@ -171,30 +191,6 @@ def module(
         mapping_lr=mapping_lr,
         augmentation=call(augmentation, "data.augmentation") if augmentation else None,
     )
-
-
-def batches_of_epoch(trainer: Config, batches: int) -> int:
-    """Batches of an epoch, which may end before it has seen all images.
-
-    Raises:
-        ConfigError: If no batch is left.
-    """
-    limit = trainer["limit_train_batches"]
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if batches < 1:
-        raise ConfigError(f"trainer.limit_train_batches: expected at least one batch of an epoch, got {limit}")
-    return batches
-
-
-def total_steps(trainer: Config, batches: int) -> int | None:
-    """Optimiser steps of the whole training, for the learning-rate schedule; ``None``: no epochs or steps bound it."""
-    batches = batches_of_epoch(trainer, batches)
-    epochs, steps = trainer["max_epochs"], trainer["max_steps"]
-    bounds = [steps] if isinstance(steps, int) and steps > 0 else []
-    if isinstance(epochs, int) and epochs > 0:
-        bounds.append(epochs * -(-batches // trainer["accumulate_grad_batches"]))
-    return max(1, min(bounds)) if bounds else None
 
 
 def criterion(cfg: Config) -> Criterion:
@@ -278,6 +274,11 @@ def trainer(
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
     return made
+
+
+def _own(block: Config, keys_of_others: Sequence[str]) -> Config:
+    """A block without the keys that are not its target's."""
+    return {key: value for key, value in block.items() if key not in keys_of_others}
 
 
 def device_type(accelerator: str) -> str:

@@ -27,7 +27,7 @@ def check(cfg: Mapping[str, Any]) -> None:
         ConfigError: Naming the key.
     """
     models = ("source", "access", "program", "mapping", "estimator", "loss", "optimizer", "scheduler")
-    for group in (*models, "data", "trainer", "evaluation", "callbacks", "logger"):
+    for group in (*models, "data", "protocol", "trainer", "evaluation", "callbacks", "logger"):
         if not isinstance(cfg.get(group), dict):  # also that of a run from before there was such a group
             raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg.get(group)!r}")
     bind(cfg["trainer"], "trainer")  # types
@@ -50,8 +50,13 @@ def check(cfg: Mapping[str, Any]) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ConfigError(f"{'.'.join(path)}: expected a whole number >= {minimum}, got {value!r}")
     baselines = cfg["evaluation"]["baselines"]
-    if not isinstance(baselines, list) or not all(isinstance(name, str) for name in baselines):
-        raise ConfigError(f"evaluation.baselines: expected a list of names, got {baselines!r}")
+    if baselines is not None and not (isinstance(baselines, list) and all(isinstance(name, str) for name in baselines)):
+        raise ConfigError(f"evaluation.baselines: expected a list of names or null, got {baselines!r}")
+    for key in ("local_source", "fine_tuning", "bands"):
+        if not isinstance(cfg["evaluation"].get(key), dict):
+            raise ConfigError(f"evaluation.{key}: expected a block of keys, got {cfg['evaluation'].get(key)!r}")
+    if cfg["paper"] is not None and set(cfg["paper"]) != {"table", "metric", "value", "note"}:
+        raise ConfigError(f"paper: expected null or the keys table, metric, value and note, got {cfg['paper']!r}")
     if not isinstance(cfg["callbacks"]["monitor"], str):
         raise ConfigError(
             f"callbacks.monitor: expected a name such as val/accuracy, got {cfg['callbacks']['monitor']!r}"

@@ -20,6 +20,7 @@ class ReprogrammedClassifier(nn.Module):
         task: Class names and image size of the target task.
         threshold: Operating point: lowest probability of the second of two classes at which it is chosen; chosen on
             validation, ``None`` for more than two classes (the likeliest is chosen).
+        temperature: Divides the log-scores, so that probabilities are calibrated; fitted on validation.
     """
 
     def __init__(
@@ -29,11 +30,12 @@ class ReprogrammedClassifier(nn.Module):
         mapping: LabelMapping,
         task: TaskSpec,
         threshold: float | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.program, self.source, self.mapping = program, source, mapping
         self.task = task
-        self.threshold = threshold
+        self.threshold, self.temperature = threshold, temperature
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -56,7 +58,7 @@ class ReprogrammedClassifier(nn.Module):
             images = images.float() / 255
         elif images.numel() and not (images.min() >= 0 and images.max() <= 1):
             raise ShapeError(f"expected pixels in [0, 1], got {images.min():.3g} to {images.max():.3g}")
-        return self.scores(self.compose(images)).softmax(dim=1)
+        return self.probabilities(self.scores(self.compose(images)))
 
     def compose(self, images: Tensor) -> Tensor:
         """Source images, [B, 3, H, W] in [0, 1], of float target images [B, 3, h, w]."""
@@ -67,6 +69,10 @@ class ReprogrammedClassifier(nn.Module):
         """Target log-scores [B, K_t] of source images."""
         scores: Tensor = self.mapping(self.source(canvases))
         return scores
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Calibrated class probabilities of target log-scores, both [B, K_t]."""
+        return (scores / self.temperature).softmax(dim=1)
 
     def decide(self, probabilities: Tensor) -> Tensor:
         """Class index [B] of class probabilities [B, K_t], by the operating threshold where there is one."""

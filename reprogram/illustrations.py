@@ -61,7 +61,7 @@ def _draw_examples(
     canvases = classifier.compose(images)
     log_probs = classifier.source(canvases)
     top = log_probs.max(dim=1)
-    decided = classifier.decide(classifier.mapping(log_probs).softmax(dim=1)).tolist()
+    decided = classifier.decide(classifier.probabilities(classifier.mapping(log_probs))).tolist()
     assignment = getattr(classifier.mapping, "assignment", None)
     owner = (
         {int(s): task.class_names[t] for t, row in enumerate(assignment.tolist()) for s in row}

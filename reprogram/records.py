@@ -18,7 +18,7 @@ import yaml
 from reprogram.artefact import write_json
 from reprogram.errors import RunError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "scikit-learn", "numpy")
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import time
 import warnings
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,43 +14,26 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, WandbLogger
 
-from reprogram import artefact, build
-from reprogram.accounting import announce_plan, open_account, query_plan, recorded_queries
+from reprogram import build
+from reprogram.accounting import announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, is_black_box
-from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.base import Examples, TaskData
+from reprogram.data.base import TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.data.splits import limit
 from reprogram.distributed import is_first_process
 from reprogram.errors import QueryBudgetExceeded
 from reprogram.evaluation.baselines import Baselines
-from reprogram.evaluation.intervals import paired_difference, with_intervals
-from reprogram.evaluation.predictions import Predictions, write_csv
-from reprogram.evaluation.scoring import score
-from reprogram.evaluation.threshold import operating_threshold
-from reprogram.illustrations import illustrate, label_map
-from reprogram.records import RunDirectory, environment, finite
+from reprogram.finishing import RunResult, finish, judged_by
+from reprogram.records import RunDirectory
 from reprogram.sources.base import SourceModel
 from reprogram.training.candidates import check_checkpoints
+from reprogram.training.length import total_steps
 from reprogram.training.module import ReprogrammingModule
-from reprogram.training.selection import refit_at_end, restore_best
 
 log = logging.getLogger(__name__)
 
-GAINS = ("accuracy", "balanced_accuracy")
 RUN_DIR_VARIABLE = "REPROGRAM_RUN_DIR"  # tells the other processes of a run where the first one writes
-
-
-@dataclass(frozen=True, eq=False)
-class RunResult:
-    """What a finished run gives back: its folder, the contents of ``metrics.json``, the classifier, the pictures."""
-
-    run_dir: Path
-    metrics: dict[str, Any]
-    classifier: ReprogrammedClassifier
-    pictures: list[Path]
 
 
 def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
@@ -71,7 +53,9 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     check(cfg)
     if is_black_box(cfg) and cfg["access"]["ledger"] is not None:  # the same from wherever the run is continued
         cfg["access"] = {**cfg["access"], "ledger": str(Path(cfg["access"]["ledger"]).expanduser().absolute())}
-    Baselines.check(cfg["evaluation"]["baselines"])
+    asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
+    cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
+    judged_by(cfg)
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))
@@ -93,7 +77,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
-    steps = build.total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
+    steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
     module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)
     trainer = build.trainer(
         cfg,
@@ -117,7 +101,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
             dist.destroy_process_group()
             if not first:
                 return None
-        return _finish(cfg, directory, data, primed, module, trainer.loggers, started)
+        return finish(cfg, directory, data, primed, module, trainer.loggers, started)
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)
         if account is not None and not _is_child():
@@ -127,75 +111,6 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
             import wandb
 
             wandb.finish()  # a run left open would take in the next one
-
-
-def _finish(
-    cfg: build.Config,
-    directory: RunDirectory,
-    data: TaskData,
-    primed: Examples,
-    module: ReprogrammingModule,
-    loggers: list[Logger],
-    started: float,
-) -> RunResult:
-    """Chooses on validation, scores test once, writes the records."""
-    fitted = time.monotonic()
-    queries, source = dict(module.queries), module.classifier.source
-    device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
-    criterion, batch_size = build.criterion(cfg), cfg["data"]["batch_size"]
-    classifier = module.classifier.to(device).eval()
-
-    def validate() -> Predictions:
-        queries["validation"] += len(data.splits["val"])
-        return score(classifier, data.splits["val"], "val", batch_size, device)
-
-    best = restore_best(module, directory.path / "checkpoints", criterion, validate)
-    for purpose, count in refit_at_end(classifier, data, primed, batch_size, device, criterion).items():
-        queries[purpose] += count
-    test = score(classifier, data.splits["test"], "test", batch_size, device)  # the one time it is touched
-    queries["test"] = len(data.splits["test"])
-    predictions = {"val": validate(), "test": test}
-    classifier.threshold = operating_threshold(predictions["val"])
-    untrained = build.classifier(cfg, source, data.spec).to(device).eval()
-    baselines = Baselines(untrained, data, primed, batch_size, device)
-    compared = baselines.compute_all(cfg["evaluation"]["baselines"])
-    queries["baseline"] = baselines.queries
-
-    artefact.save(classifier, cfg, directory.path)
-    write_csv(directory.path / "predictions.csv", list(predictions.values()), data.spec.class_names)
-    for name, splits in compared.items():
-        write_csv(directory.path / f"predictions_{name}.csv", list(splits.values()), data.spec.class_names)
-    pictures = illustrate(classifier, data, predictions["test"], module.history, best, directory.path, device)
-    evaluated = time.monotonic()
-    record = {
-        "task": data.spec.name,
-        "source": source.spec.name,
-        "seed": cfg["seed"],
-        **{split: _intervals(predictions[split], cfg, data) for split in ("val", "test")},
-        "baselines": {
-            name: {split: _intervals(found, cfg, data) for split, found in splits.items()}
-            for name, splits in compared.items()
-        },
-        "over_mapping_only": _gain(predictions["test"], compared.get("mapping_only"), cfg),
-        "groups": {},
-        "threshold": classifier.threshold,
-        "test_at_threshold": None
-        if classifier.threshold is None
-        else _intervals(predictions["test"], cfg, data, classifier.threshold),
-        "best_epoch": best["epoch"],
-        "best_step": best["step"],
-        "history": finite(module.history),
-        "dimension": classifier.program.theta.numel(),
-        "queries": recorded_queries(queries, source, cfg["access"]),
-        "timing": {"train_s": fitted - started, "evaluate_s": evaluated - fitted, "total_s": evaluated - started},
-        "source_fingerprint": source.fingerprint,
-        "environment": environment(device),
-    }
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            _record_in_wandb(logger, record, predictions["test"], classifier, pictures, directory.path)
-    directory.write_metrics(record)
-    return RunResult(directory.path, record, classifier, pictures)
 
 
 def _resumed(cfg: build.Config) -> build.Config:
@@ -256,40 +171,3 @@ def _fit(
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from error
             raise
-
-
-def _record_in_wandb(
-    logger: WandbLogger,
-    record: dict[str, Any],
-    test: Predictions,
-    classifier: ReprogrammedClassifier,
-    pictures: list[Path],
-    run_dir: Path,
-) -> None:
-    """Composed examples are target pixels: of private data they stay here."""
-    from reprogram.training.wandb_logging import record_results
-
-    private = classifier.task.private
-    record_results(
-        logger,
-        record,
-        (test.targets.tolist(), test.scores.argmax(axis=1).tolist(), list(classifier.class_names)),
-        label_map(classifier),
-        [path for path in pictures if not (private and path.stem == "examples")],
-        run_dir / artefact.FOLDER,
-    )
-
-
-def _intervals(
-    predictions: Predictions, cfg: build.Config, data: TaskData, threshold: float | None = None
-) -> dict[str, Any]:
-    resamples, seed = cfg["evaluation"]["num_resamples"], cfg["seed"]
-    return with_intervals(predictions, data.spec.ordinal, num_resamples=resamples, seed=seed, threshold=threshold)
-
-
-def _gain(test: Predictions, baseline: dict[str, Predictions] | None, cfg: build.Config) -> dict[str, Any] | None:
-    """What the program added to the mapping alone, on the test split."""
-    if baseline is None:
-        return None
-    resamples, seed = cfg["evaluation"]["num_resamples"], cfg["seed"]
-    return {name: paired_difference(test, baseline["test"], name, resamples, seed) for name in GAINS}

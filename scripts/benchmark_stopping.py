@@ -65,8 +65,14 @@ def run(task: str, seed: int, output: Path) -> None:
     if result.is_file():
         return
     inner, fractions = training_split(task, output)
-    overrides = [f"experiment=black_box/{task}_mobilenetv1", f"seed={seed}", f"data.split_seed={seed}"]
-    overrides += [f"data.path={inner}", *(f"data.{key}={value}" for key, value in fractions.items())]
+    overrides = [f"experiment=black_box/{task}_mobilenetv1", f"seed={seed}", f"protocol.seed={seed}"]
+    overrides += [
+        "data=npz",
+        f"data.name={task}",
+        f"data.ordinal={str(task == 'retina').lower()}",
+        f"data.path={inner}",
+        *(f"protocol.{key}={value}" for key, value in fractions.items()),
+    ]
     overrides += ["callbacks.confidence=null", "callbacks.patience=null", "evaluation.baselines=[]", "logger=none"]
     overrides += ["trainer.enable_progress_bar=false", f"run_dir={output / f'{task}-{seed}'}"]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

@@ -21,11 +21,11 @@ MAPPINGS = {
     "linear": ["mapping=linear"],
 }
 SEEDS = (0, 1, 2)
-COMMON = ["data.batch_size=16", "data.max_val=120", "trainer.max_epochs=5"]
+COMMON = ["data.batch_size=16", "protocol.max_val=120", "trainer.max_epochs=5"]
 SOURCES = {  # sizes that one core without matrix units can train in minutes
-    "resnet18": ["source.image_size=[128,128]", "data.max_train=320"],
-    "mobilenetv2": ["source.image_size=[128,128]", "data.max_train=320"],
-    "mobilenetv1": ["data.max_train=1500"],
+    "resnet18": ["source.image_size=[128,128]", "protocol.max_train=320"],
+    "mobilenetv2": ["source.image_size=[128,128]", "protocol.max_train=320"],
+    "mobilenetv1": ["protocol.max_train=1500"],
 }
 MODELS = ("reprogrammed", "mapping_only", "linear_probe", "majority")
 METRICS = ("accuracy", "balanced_accuracy", "auroc")

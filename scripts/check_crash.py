@@ -37,7 +37,7 @@ PLANNED = {"train": STEPS * STEP, "mapping": 2 * 96, "validation": 5 * 40, "test
 TOTAL = sum(PLANNED.values())
 TRAINED = 96 + 4 * 40 + (STEPS - 5) * STEP  # before the last steps and what follows them
 CHOICES = (
-    *("data=digits", "data.max_train=96", "data.max_val=40", "data.max_test=40", "data.batch_size=12"),
+    *("data=digits", "protocol.max_train=96", "protocol.max_val=40", "protocol.max_test=40", "data.batch_size=12"),
     *("access=black_box", "access.store=on", f"access.micro_batch={MICRO_BATCH}", "access.queries_per_second=1000"),
     *("source=module", "source.target=tests.integration.oracle_process.RemoteNetwork", "source.prepare=false"),
     *(f"source.image_size=[{SIDE},{SIDE}]", "program.size=8", "program.resolution=4", "estimator=two_sided"),

@@ -20,6 +20,7 @@ COMPOSERS = {
     "checks",
     "instantiation",
     "build",
+    "finishing",
     "artefact",
     "illustrations",
     "prediction",
@@ -43,7 +44,8 @@ LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(COMPOSERS, BELOW_COMMANDS),
     "instantiation": {"errors"},
     "checks": {"errors", "evaluation", "instantiation", "types"},
-    "commands": BELOW_COMMANDS,
+    "reports": GROUND | {"evaluation", "checks", "records"},
+    "commands": BELOW_COMMANDS | {"reports"},
     "__init__": BELOW_COMMANDS,
 }
 HYDRA_ROOMS = {"build", "runs", "commands"}

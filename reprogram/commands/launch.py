@@ -83,7 +83,7 @@ def explain(error: Exception, config_name: str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
     for override in sys.argv[1:]:
-        name = override.split("=", 1)[0].lstrip("+~")
+        name = override.split("=", 1)[0].lstrip("+~").split("@")[0]  # group@package
         if "=" in override and not name.startswith("hydra") and (hint := _hint(override, name, config_name)):
             return hint
     return message

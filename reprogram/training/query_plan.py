@@ -165,8 +165,8 @@ def plan_queries(
             needs = ", ".join(f"{count} for {purpose}" for purpose, count in fixed.items() if count)
             raise ConfigError(
                 f"access.query_budget: expected at least {sum(fixed.values()) + sizes.step} queries ({needs}, "
-                f"{sizes.step} for one training step), got {budget}; raise it, or lower data.max_test, data.max_val, "
-                "access.validations, access.prime, data.batch_size or the estimator's number of directions"
+                f"{sizes.step} for one training step), got {budget}; raise it, or lower protocol.max_test, "
+                "protocol.max_val, access.validations, access.prime, data.batch_size or the number of directions"
             )
         steps = steps if max_steps is None else min(steps, max_steps)
         between = min(max(1, validations - 1), steps)

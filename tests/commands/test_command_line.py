@@ -13,7 +13,7 @@ from PIL import Image
 from reprogram.commands import evaluate, predict, train
 
 QUICK = (
-    "data.max_train=96", "data.max_val=40", "data.max_test=40", "trainer.max_epochs=1", "logger=none",
+    "protocol.max_train=96", "protocol.max_val=40", "protocol.max_test=40", "trainer.max_epochs=1", "logger=none",
     "trainer.enable_progress_bar=false", "evaluation.num_resamples=20", "mapping=frequency",
 )  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_help_reads_as_a_manual_page(module, words, run) -> None:
         (["evaluation.num_resamples=0"], "num_resamples"),
         (["seed=-1"], "seed"),
         (["seed=x"], "seed"),
-        (["resume=nowhere"], "drop data.max_train=96"),
+        (["resume=nowhere"], "drop protocol.max_train=96"),
         (["trainer.devices=0"], "trainer"),
         (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches: expected a whole number"),
         (["trainer.limit_train_batches=abc"], "limit_train_batches: expected"),

@@ -119,3 +119,18 @@ def test_a_given_strength_is_used_as_it_is() -> None:
     weak, strong = fit_logistic(features, targets, 3, strength=1.0), fit_logistic(features, targets, 3, strength=1e-5)
     assert (weak.strength, strong.strength) == (1.0, 1e-5)
     assert np.linalg.norm(strong.weight) < 0.1 * np.linalg.norm(weak.weight)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+@pytest.mark.parametrize("count", [40, 200])
+def test_one_divisor_for_all_features_is_scikit_learns_fit_rotated_or_not(num_classes: int, count: int) -> None:
+    generator = np.random.default_rng(count)
+    targets = np.arange(count) % num_classes
+    features = (generator.normal(size=(count, 90)) + targets[:, None]) * np.linspace(0.1, 3, 90) + 7
+    weight, bias, _ = fit_logistic(features, targets, num_classes, strength=1e-3, per_feature=False)
+    centred = features - features.mean(0)
+    scaled = centred / np.sqrt((centred**2).mean())
+    reference = LogisticRegression(C=1e-3, max_iter=1000, tol=1e-6).fit(scaled, targets)
+    np.testing.assert_allclose(
+        probabilities(features @ weight.T + bias), reference.predict_proba(scaled), rtol=0, atol=1e-4
+    )

@@ -62,6 +62,7 @@ def test_processes_fill_their_share_of_a_small_batch() -> None:
         (["mapping_only"], RefitSchedule(fixed=True), False, 40 + 30),
         (["mapping_only"], RefitSchedule("never", at_end=True), True, 96 + 30),
         (["linear_probe"], ONCE, True, 96 + 40 + 30),
+        (["majority", "raw_linear", "local_probe"], ONCE, False, 0),
         (["mapping_only", "linear_probe"], ONCE, True, 30 + 96 + 40 + 30),
         (["mapping_only"], ONCE, False, 96 + 40 + 30),
         (["mapping_only", "linear_probe"], ONCE, False, 2 * (96 + 40 + 30)),
