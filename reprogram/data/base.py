@@ -43,6 +43,10 @@ class ImageRows:
         """The images at these rows, in memory."""
         return self.stack[self.rows[rows]]
 
+    def take(self, rows: Tensor) -> "ImageRows":
+        """The images at these rows, still to be read."""
+        return ImageRows(self.stack, self.rows[rows])
+
 
 Images = Tensor | ImageRows
 
@@ -106,7 +110,7 @@ class Examples:
             raise ShapeError("Examples.subset: expected row numbers, got a boolean mask; pass mask.nonzero()")
         rows = rows.long()
         return Examples(
-            images=self.images[rows],
+            images=self.images.take(rows) if isinstance(self.images, ImageRows) else self.images[rows],
             targets=self.targets[rows],
             ids=_pick(self.ids, rows.tolist()),
             groups=None if self.groups is None else _pick(self.groups, rows.tolist()),
