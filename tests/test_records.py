@@ -67,7 +67,7 @@ def test_a_finished_run_is_never_continued(directory: RunDirectory) -> None:
 def test_metrics_carry_their_schema(directory: RunDirectory) -> None:
     directory.claim(CONFIG)
     directory.write_metrics({"task": "toy", "test": {"accuracy": {"value": 0.5}}})
-    assert directory.read_metrics() == {"schema_version": 1, "task": "toy", "test": {"accuracy": {"value": 0.5}}}
+    assert directory.read_metrics() == {"schema_version": 2, "task": "toy", "test": {"accuracy": {"value": 0.5}}}
     assert next(iter(json.loads(directory.metrics_file.read_text()))) == "schema_version"
 
 

@@ -85,7 +85,7 @@ def test_help_reads_as_a_manual_page(module, words, run) -> None:
         (["optimizer.mapping_lr=-1"], "mapping_lr"),
         (["callbacks.mode=up"], "callbacks.mode: expected min or max"),
         (["callbacks.monitor=val/typo"], "val/balanced_accuracy"),
-        (["evaluation.baselines=[typo]"], "expected majority, mapping_only, linear_probe"),
+        (["evaluation.baselines=[typo]"], "expected majority, raw_linear, mapping_only, linear_probe"),
         (["evaluation.num_resamples=0"], "num_resamples"),
         (["seed=-1"], "seed"),
         (["seed=x"], "seed"),
@@ -127,9 +127,9 @@ def test_train_evaluate_predict(run, tmp_path: Path) -> None:
     assert "the same numbers as recorded" in out
     scored = json.loads((tmp_path / "first/evaluations/breast_cancer_test/metrics.json").read_text())["metrics"]
     recorded = json.loads((tmp_path / "first/metrics.json").read_text())["test"]
-    assert {name: found["value"] for name, found in scored.items()} == {
-        name: found["value"] for name, found in recorded.items()
-    }
+    assert {name: found["value"] for name, found in scored.items()} == pytest.approx(
+        {name: found["value"] for name, found in recorded.items()}, abs=1e-6
+    )
 
     Image.fromarray(torch.randint(0, 255, (24, 20, 3), dtype=torch.uint8).numpy()).save(tmp_path / "scan.png")
     (tmp_path / "broken.png").write_bytes(b"not an image")

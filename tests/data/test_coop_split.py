@@ -1,22 +1,19 @@
 """CoOp's split files beside tiny generated images."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
-from reprogram.data.base import SPLITS
-from reprogram.data.coop_split import CoopSplitData
+from reprogram.data.base import SPLITS, TargetData
 from reprogram.data.task import load_task
 from reprogram.errors import DataError
-from reprogram.instantiation import call
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+Make = Callable[..., TargetData]
 Entries = dict[str, list[list[Any]]]
 
 
@@ -37,18 +34,8 @@ def save(folder: Path, content: object) -> dict[str, str]:
     return {"path": str(folder / "split_zhou_UCF101.json"), "image_dir": str(folder / "frames")}
 
 
-def named(name: str, **changes: Any) -> CoopSplitData:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        block = OmegaConf.to_container(compose(f"data/{name}").data)
-    assert isinstance(block, dict)
-    kept = {str(key): value for key, value in block.items() if key not in ("batch_size", "augmentation")}
-    leaf = call({**kept, **changes}, "data")
-    assert isinstance(leaf, CoopSplitData)
-    return leaf
-
-
-def test_the_split_the_names_and_the_pixels_are_those_of_the_file(tmp_path: Path) -> None:
-    data = load_task(named("ucf101", **save(tmp_path, entries())).table())
+def test_the_split_the_names_and_the_pixels_are_those_of_the_file(configured: Make, tmp_path: Path) -> None:
+    data = load_task(configured("ucf101", **save(tmp_path, entries())).table())
     assert data.spec.name == "ucf101"
     assert data.spec.class_names == ("Archery", "Yo Yo")
     assert not data.spec.private
@@ -63,12 +50,14 @@ def test_the_split_the_names_and_the_pixels_are_those_of_the_file(tmp_path: Path
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("ucf101", "UCF-101-midframes.zip"), ("sun397", "SUN397.tar.gz")])
-def test_what_is_missing_is_named_with_where_to_get_it(tmp_path: Path, name: str, wanted: str) -> None:
+def test_what_is_missing_is_named_with_where_to_get_it(
+    configured: Make, tmp_path: Path, name: str, wanted: str
+) -> None:
     places = save(tmp_path, entries())
     for key in places:
         missing = str(tmp_path / "absent")
         with pytest.raises(DataError, match=f"^{missing}: not there. Get by hand: {wanted} .*CoOp") as caught:
-            named(name, **{**places, key: missing}).table()
+            configured(name, **{**places, key: missing}).table()
         assert f"split_zhou_{name.upper()}.json" in str(caught.value)
 
 
@@ -89,17 +78,17 @@ def change(split: str, row: int, entry: list[Any]) -> Entries:
             r"one class name for each label.*\(0, 'Archery'\), \(1, 'Archery'\)",
         ),
         (change("test", 1, ["a.jpg", 0, "Bowling"]), r"one class name for each label.*\(0, 'Bowling'\)"),
-        (change("test", 1, ["a.jpg", 5, "Bowling"]), r"labels 0\.\.2 .* got 0\.\.5: others in 1 rows: a\.jpg"),
+        (change("test", 1, ["a.jpg", 5, "Bowling"]), r"labels 0\.\.2 .* got 0\.\.5.* 1 rows: a\.jpg"),
         (change("test", 0, ["no.jpg", 1, "Yo Yo"]), r"1 of 6 image files .*\n.*no\.jpg: no such file"),
-        (change("test", 0, entries()["train"][0]), "1 ids are in both 'train' and 'test': Yo Yo/v_Yo Yo_g00"),
+        (change("test", 0, entries()["train"][0]), "1 images of 'train' are also in a later split: Yo Yo/v_Yo Yo_g00"),
     ],
 )
-def test_a_split_file_that_is_wrong_is_refused(tmp_path: Path, content: object, message: str) -> None:
+def test_a_split_file_that_is_wrong_is_refused(configured: Make, tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        load_task(named("ucf101", **save(tmp_path, content)).table())
+        load_task(configured("ucf101", **save(tmp_path, content)).table())
 
 
-def test_the_general_config_asks_for_a_name(tmp_path: Path) -> None:
-    leaf = named("coop", **save(tmp_path, entries()), name="flowers102", image_size=[8, 16])
+def test_the_general_config_asks_for_a_name(configured: Make, tmp_path: Path) -> None:
+    leaf = configured("coop", **save(tmp_path, entries()), name="flowers102", image_size=[8, 16])
     assert load_task(leaf.table()).spec.image_size == (8, 16)
     assert leaf.table().name == "flowers102"
