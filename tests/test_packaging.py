@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_module_config_and_weight(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "*.json", "*.safetensors")
+        for pattern in ("*.py", "*.j2", "*.json", "*.safetensors")
         for path in (ROOT / "reprogram").rglob(pattern)
     }
     configs = {

@@ -76,6 +76,7 @@ def bootstrap(
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    test: bool = False,
 ) -> dict[Key, Interval]:
     """Any statistics of the rows with their intervals, see ``with_intervals``.
 
@@ -85,12 +86,16 @@ def bootstrap(
         num_resamples: R, >= 1.
         seed: Seed of the resamples.
         level: Share of the resamples inside the interval, in (0, 1).
+        test: Whether the statistics are differences, whose ``p_value`` is wanted, see ``paired_differences``.
 
     Raises:
         ConfigError: If ``num_resamples`` or ``level`` is out of range.
     """
     found = _resampled(predictions, statistics, num_resamples, seed, level)
-    return {key: _interval(value, resampled, level) for key, (value, resampled) in found.items()}
+    return {
+        key: _interval(value, resampled, level) | ({"p_value": _p_value(resampled)} if test else {})
+        for key, (value, resampled) in found.items()
+    }
 
 
 def paired_differences(
@@ -134,11 +139,7 @@ def paired_differences(
         first, second = (evaluate(a.targets, side.scores, weights, ordinal=True, names=metrics) for side in (a, b))
         return {name: first[name] - second[name] for name in first}
 
-    found = _resampled(a, difference, num_resamples, seed, level)
-    return {
-        name: {**_interval(value, resampled, level), "p_value": _p_value(resampled)}
-        for name, (value, resampled) in found.items()
-    }
+    return bootstrap(a, difference, num_resamples, seed, level, test=True)
 
 
 def paired_difference(

@@ -78,7 +78,7 @@ def print_results(metrics: Mapping[str, Any], pictures: Sequence[Path], black_bo
     at_threshold = metrics["test_at_threshold"] or {}
     if "sensitivity" in at_threshold:
         reached = ", ".join(f"{name} {with_interval(at_threshold[name])}" for name in ("sensitivity", "specificity"))
-        console.print(Text(f"At the threshold {metrics['threshold']:.3f}, chosen on validation: {reached}"))
+        console.print(Text(f"At threshold {metrics['threshold']:.3f} (chosen on validation): {reached}"))
     if pictures:
         console.print("Pictures:")
     for path in pictures:
@@ -163,8 +163,8 @@ def with_interval(score: Interval | None, sign: str = "") -> str:
 
 
 def number(value: float | None, digits: int, sign: str = "") -> str:
-    """A rounded number, ``n/a`` for none."""
-    return "n/a" if value is None else f"{value:{sign}.{digits}f}"
+    """A rounded number, never ``-0.0``; ``n/a`` for none."""
+    return "n/a" if value is None else f"{value:{sign}z.{digits}f}"
 
 
 def _console() -> Console:

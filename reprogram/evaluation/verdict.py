@@ -45,13 +45,12 @@ def verdict(
     title = metric_title(metric)
     if unbeaten:
         against = [
-            f"{_spoken(name)} ({title} {_number(ours.get(metric))} against {_number(baselines[name].get(metric))}"
-            + ("" if (p := p_values[name]) is None else f", p = {p:.3f}")
-            + ")"
+            f"{_spoken(name)} ({_number(baselines[name].get(metric))}"
+            + (")" if (p := p_values[name]) is None else f", p = {p:.3f})")
             for name in unbeaten
         ]
         absent = f"; not computed: {_listed(missing)}" if missing else ""
-        return Verdict(False, f"not better than {', '.join(against)}{absent}")
+        return Verdict(False, f"not better in {title} ({_number(ours.get(metric))}) than {', '.join(against)}{absent}")
     if missing or not baselines:
         return Verdict(False, f"no claim: baselines not computed: {_listed(missing) or 'all'}")
     least, most = min(gains.values()) * better, max(p for p in p_values.values() if p is not None)

@@ -1,0 +1,1 @@
+"""One page and one table from many runs: collected, grouped into experiments, summarised, drawn."""
