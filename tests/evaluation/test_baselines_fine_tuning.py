@@ -22,7 +22,7 @@ class Trainable(nn.Module):
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(2), nn.BatchNorm2d(3), nn.Dropout(0.1))
+        self.stem = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(2), nn.BatchNorm2d(3), nn.Dropout(0.5))
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def original() -> NetworkSource:
 
 
 def fine_tuned(network: NetworkSource, copies: list[NetworkSource] | None = None, **choices: Any) -> Predictions:
-    """Predictions for validation; the copies that were made are appended."""
+    """Predictions for validation; the copy that was made is appended."""
     copies = [] if copies is None else copies
 
     def make() -> NetworkSource:
@@ -49,11 +49,9 @@ def fine_tuned(network: NetworkSource, copies: list[NetworkSource] | None = None
         return copies[-1]
 
     tuning = FineTuning(make, **({"epochs": 8, "lr": 0.02, "batch_size": 4} | choices))
-    data = quarters()
+    data, count = quarters(), len(copies)
     made = Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 3, CPU, not_at_home, tuning)
-    count, state = len(copies), torch.get_rng_state()
     found = made.compute("fine_tuning")
-    assert torch.equal(torch.get_rng_state(), state)
     assert (len(copies), made.queries) == (count + 1, 0)
     assert set(found) == {"val", "test"}
     return found["val"]
@@ -70,6 +68,26 @@ def test_it_beats_the_majority_and_leaves_the_source_alone(original: NetworkSour
     assert not any(weight.requires_grad for weight in original.parameters())
 
 
+def test_it_starts_as_a_probe_of_the_features(original: NetworkSource) -> None:
+    probe = baselines(quarters(), classifier(FrequencyMapping(4, 3), original)).compute("feature_probe")["val"]
+    untrained = fine_tuned(original, epochs=1, lr=1e-12)
+    np.testing.assert_allclose(untrained.scores, probe.scores, atol=0.02)  # bfloat16
+    rows = np.arange(len(probe.targets))
+    assert probe.scores[rows, probe.targets].max() < 0.99 < fine_tuned(original).scores[rows, probe.targets].min()
+
+
+def test_every_weight_learns_and_no_statistic(original: NetworkSource) -> None:
+    copies: list[NetworkSource] = []
+    for lr in (1e-3, 1e-12):  # the first step of Adam moves every weight by its rate; the second run stays at the start
+        fine_tuned(original, copies, epochs=1, batch_size=12, lr=lr)
+    moved, still = (dict(made.network.named_parameters()) for made in copies)
+    assert len(moved) == 6
+    for name, weight in moved.items():
+        assert (weight - still[name]).abs().max().item() == pytest.approx(1e-3, rel=0.05), name
+    for buffer, given in zip(copies[0].network.buffers(), original.network.buffers(), strict=True):
+        assert torch.equal(buffer, given)
+
+
 def test_a_final_convolution_gives_way_to_another() -> None:
     pooled = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1))
     copies: list[NetworkSource] = []
@@ -78,30 +96,21 @@ def test_a_final_convolution_gives_way_to_another() -> None:
     assert (type(head), head.out_channels, head.kernel_size) == (nn.Conv2d, 3, (1, 1))
 
 
-def test_the_seed_decides(original: NetworkSource) -> None:
+def test_the_seed_is_that_of_the_order(original: NetworkSource) -> None:
     first, again, other = (fine_tuned(original, epochs=1, seed=seed).scores for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_every_weight_learns_the_new_layer_ten_times_as_fast(original: NetworkSource) -> None:
-    copies: list[NetworkSource] = []
-    for lr in (1e-3, 1e-12):  # the first step of Adam moves every weight by its rate; the second run stays at the start
-        fine_tuned(original, copies, epochs=1, batch_size=12, lr=lr)
-    moved, still = (dict(made.network.named_parameters()) for made in copies)
-    assert len(moved) == 6
-    for name, weight in moved.items():
-        step = 1e-2 if name.startswith("head.") else 1e-3
-        assert (weight - still[name]).abs().max().item() == pytest.approx(step, rel=0.05), name
-    norm, given = copies[0].network.stem[2], original.network.stem[2]
-    assert norm.num_batches_tracked == given.num_batches_tracked + 1
-    assert not any(layer.training for layer in copies[0].modules())
-
-
 @pytest.mark.parametrize(
-    ("qualities", "best"), [([(0.5, -1.0), (0.9, -2.0), (0.2, -0.1)], 1), ([(0.5, -1.0), (0.5, -2.0), (0.5, -0.9)], 2)]
+    ("qualities", "best"),
+    [
+        ([(0.5, -1.0), (0.9, -2.0), (0.2, -0.1)], 1),
+        ([(0.5, -1.0), (0.5, -2.0), (0.5, -0.9)], 2),
+        ([(0.5, -1.0), (0.4, -1.0), (0.5, -1.0)], 0),
+    ],
 )
-def test_the_best_epoch_on_validation_is_kept(
+def test_the_best_on_validation_is_kept(
     qualities: list[tuple[float, float]], best: int, original: NetworkSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, seen = to_float(quarters().splits["val"].images), []
@@ -112,13 +121,8 @@ def test_the_best_epoch_on_validation_is_kept(
         return qualities[len(seen) - 1]
 
     monkeypatch.setattr(FineTuning, "_quality", quality)
-    found = fine_tuned(original, epochs=3).scores
-    assert [bool(np.allclose(found, scores, atol=0.02)) for scores in seen] == [epoch == best for epoch in range(3)]
-
-
-def test_a_last_batch_of_one_image_is_left_out(original: NetworkSource) -> None:
-    original.network.head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 4)).eval()
-    assert fine_tuned(original, epochs=1, batch_size=11).scores.shape == (5, 3)
+    found = fine_tuned(original, epochs=2).scores
+    assert [bool(np.allclose(found, scores, atol=1e-3)) for scores in seen] == [epoch == best for epoch in range(3)]
 
 
 def test_a_training_that_diverges_names_the_rate(original: NetworkSource) -> None:
@@ -130,7 +134,7 @@ def test_a_training_that_diverges_names_the_rate(original: NetworkSource) -> Non
     ("key", "value", "expected"),
     [
         ("epochs", 0, "a whole number >= 1, got 0"),
-        ("batch_size", 1, "a whole number >= 2, got 1"),
+        ("batch_size", 0, "a whole number >= 1, got 0"),
         ("lr", 0.0, "a number > 0, got 0.0"),
         ("lr", float("nan"), "a number > 0, got nan"),
     ],

@@ -1,7 +1,5 @@
 """Cross-validated logistic regression, on four kinds of features."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,10 +22,10 @@ def raw_linear(setting: Setting) -> Predict:
     Images without a support are averaged over areas: to at most 64 pixels a side, and to half of that as often as the
     training images would hold more than 40 million numbers.
     """
-    support, train = setting.data.spec.support, setting.train
-    channels, *size = train.images.shape[1:]
+    support, images = setting.data.spec.support, setting.data.splits["train"].images
+    channels, *size = images.shape[1:]
     side = RAW_SIDE
-    while len(train) * channels * min(side, size[0]) * min(side, size[1]) > RAW_NUMBERS:
+    while len(images) * channels * min(side, size[0]) * min(side, size[1]) > RAW_NUMBERS:
         side //= 2
 
     def pixels(images: Tensor) -> Tensor:
@@ -36,40 +34,41 @@ def raw_linear(setting: Setting) -> Predict:
             return images[:, :, support.to(images.device)].flatten(1)
         return interpolate(images, [min(side, length) for length in size], mode="area").flatten(1)
 
-    return _logistic(setting, setting.answers, pixels, per_feature=False)
+    return _logistic(setting, pixels, free=True, per_feature=False)
 
 
 def linear_probe(setting: Setting) -> Predict:
     """On the source's log-probabilities of the plain target image, resized to the whole canvas."""
     source = setting.classifier.source
-    return _logistic(setting, setting.asked, lambda images: source(whole(images, source)), per_feature=True)
+    return _logistic(setting, lambda images: source(whole(images, source)), free=False, per_feature=True)
 
 
 def feature_probe(setting: Setting) -> Predict:
     """On the source's penultimate features of the same image: only in a white box."""
-    return _logistic(setting, setting.asked, _features(setting.classifier.source), per_feature=False)
+    return _logistic(setting, _features(setting.classifier.source), free=False, per_feature=False)
 
 
 def local_probe(setting: Setting) -> Predict:
     """On the penultimate features of a local backbone: free of queries, so what a black box must beat."""
-    return _logistic(setting, setting.answers, _features(setting.local_source().to(setting.device)), per_feature=False)
+    source = setting.local_source().to(setting.device)
+    return _logistic(setting, _features(source), free=True, per_feature=False)
 
 
 def _features(source: SourceModel) -> Answer:
     return lambda images: penultimate(source, whole(images, source))
 
 
-def _logistic(
-    setting: Setting, ask: Callable[[Examples, Answer], Tensor], answer: Answer, per_feature: bool
-) -> Predict:
-    """Answers of one unit (pixels, activations) share a divisor; log-probabilities have one each."""
+def _logistic(setting: Setting, answer: Answer, free: bool, per_feature: bool) -> Predict:
+    """Regresses on answers, of all training images if they are free, else of those that may be asked about.
+
+    Answers of one unit (pixels, activations) share a divisor; log-probabilities have one each.
+    """
+    train, ask = (setting.data.splits["train"], setting.answers) if free else (setting.train, setting.asked)
 
     def features(examples: Examples) -> NDArray[np.float64]:
         found: NDArray[np.float64] = ask(examples, answer).double().numpy()
         return found
 
-    targets = setting.train.targets.numpy()
-    weight, bias, _ = fit_logistic(
-        features(setting.train), targets, setting.data.spec.num_classes, per_feature=per_feature
-    )
+    classes = setting.data.spec.num_classes
+    weight, bias, _ = fit_logistic(features(train), train.targets.numpy(), classes, per_feature=per_feature)
     return lambda examples: softmax(torch.from_numpy(features(examples) @ weight.T + bias))

@@ -26,7 +26,7 @@ class Setting:
     Args:
         classifier: Untrained; its program and mapping are those that training would start from.
         data: The target task.
-        train: Training images that baselines are fitted on.
+        train: Training images that the source may be asked about; what asks it nothing uses all of them.
         batch_size: Examples of a forward.
         device: Where the classifier is.
         local_source: Makes the backbone that the user has at home.

@@ -35,7 +35,7 @@ class Baselines:
     Args:
         classifier: Untrained; its program and mapping are those that training would start from.
         data: The target task.
-        train: Training images that mappings, probes and weights are fitted on.
+        train: Training images that the source may be asked about; what asks it nothing uses all of them.
         batch_size: Examples of a forward.
         device: Where the classifier is.
         local_source: Makes the backbone of ``local_probe``; called where that is asked for.
