@@ -20,7 +20,7 @@ from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
 from reprogram.data.task import load_task
-from reprogram.errors import ConfigError
+from reprogram.errors import ConfigError, ReprogramError
 from reprogram.estimators.base import GradientEstimator
 from reprogram.instantiation import bind, call
 from reprogram.programs.base import InputProgram
@@ -84,8 +84,15 @@ def source(cfg: Config, device_type: str) -> SourceModel:
 
 
 def local_source(cfg: Config, device_type: str) -> SourceModel:
-    """The local backbone that a user of a black box could use instead, for free."""
-    return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", device_type, "auto")
+    """The local backbone that a user of a black box could use instead, for free.
+
+    Raises:
+        ConfigError: If it cannot be made; the message tells it from the source.
+    """
+    try:
+        return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", device_type, "auto")
+    except ReprogramError as error:
+        raise ConfigError(f"evaluation.local_source cannot be made: {error}") from error
 
 
 def network(cfg: Config) -> NetworkSource:

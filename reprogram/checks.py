@@ -55,8 +55,14 @@ def check(cfg: Mapping[str, Any]) -> None:
     for key in ("local_source", "fine_tuning", "bands"):
         if not isinstance(cfg["evaluation"].get(key), dict):
             raise ConfigError(f"evaluation.{key}: expected a block of keys, got {cfg['evaluation'].get(key)!r}")
-    if cfg["paper"] is not None and set(cfg["paper"]) != {"table", "metric", "value", "note"}:
-        raise ConfigError(f"paper: expected null or the keys table, metric, value and note, got {cfg['paper']!r}")
+    paper = cfg["paper"]
+    if paper is not None and not (
+        isinstance(paper, dict)
+        and set(paper) == {"table", "metric", "value", "note"}
+        and all(isinstance(paper[key], str) for key in ("table", "metric", "note"))
+        and isinstance(paper["value"], int | float)
+    ):
+        raise ConfigError(f"paper: expected null or table, metric and note (texts) and value (a number), got {paper!r}")
     if not isinstance(cfg["callbacks"]["monitor"], str):
         raise ConfigError(
             f"callbacks.monitor: expected a name such as val/accuracy, got {cfg['callbacks']['monitor']!r}"

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from reprogram import artefact, build
 from reprogram.accounting import recorded_queries
+from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
 from reprogram.evaluation.baselines import Baselines, FineTuning
@@ -89,8 +90,10 @@ def finish(
     record = {
         "task": data.spec.name,
         "source": source.spec.name,
+        "access": "black_box" if is_black_box(cfg) else "white_box",
         "seed": cfg["seed"],
         **found.record,
+        "left_out": [name for name in cfg["evaluation"]["baselines"] if name not in compared],
         "best_epoch": best["epoch"],
         "best_step": best["step"],
         "history": finite(module.history),

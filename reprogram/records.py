@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -144,8 +145,9 @@ def finite(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
 
 
 def _comparable(cfg: dict[str, Any]) -> dict[str, Any]:
-    """What must not change when a run is continued: a query budget may be raised."""
-    kept = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume")}
+    """What must not change when a run is continued: a query budget may be raised, and results be judged otherwise."""
+    kept = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume", "paper")}
+    kept["evaluation"] = {"baselines": cfg.get("evaluation", {}).get("baselines")}  # queries are planned for them
     access = {key: value for key, value in cfg.get("access", {}).items() if key != "query_budget"}
     return {**kept, "access": access}
 
@@ -161,7 +163,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }
 
 

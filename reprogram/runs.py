@@ -56,6 +56,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
     judged_by(cfg)
+    if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
+        build.local_source(cfg, "cpu")
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))

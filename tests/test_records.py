@@ -124,3 +124,11 @@ def test_a_query_budget_may_be_raised_but_nothing_else_of_the_access(tmp_path: P
     assert directory.check({"seed": 0, "access": {"query_budget": 20, "top_k": 5}}) is None
     with pytest.raises(RunError, match="differing: access"):
         directory.check({"seed": 0, "access": {"query_budget": 20, "top_k": 4}})
+
+
+def test_a_run_that_was_cut_off_may_be_judged_otherwise_but_not_beside_other_baselines(directory: RunDirectory) -> None:
+    judged = {"baselines": ["majority"], "num_resamples": 10, "local_source": {"name": "resnte18"}}
+    directory.claim(CONFIG | {"evaluation": judged})
+    directory.check(CONFIG | {"evaluation": judged | {"local_source": {"name": "resnet18"}, "num_resamples": 20}})
+    with pytest.raises(RunError, match=r"differing: evaluation"):
+        directory.check(CONFIG | {"evaluation": judged | {"baselines": []}})

@@ -21,8 +21,10 @@ def _report(cfg: DictConfig) -> None:
     choice = plain(cfg)
     if (choice["runs"] is None) == (choice["compare"] is None):
         raise ConfigError("expected one of runs and compare: runs='runs/sweep_x/*', or compare=[A,B]")
-    if not isinstance(choice["num_resamples"], int):
+    if not isinstance(choice["num_resamples"], int) or isinstance(choice["num_resamples"], bool):
         raise ConfigError(f"num_resamples: expected a whole number, got {choice['num_resamples']}")
+    if choice["output"] is not None and not isinstance(choice["output"], str):
+        raise ConfigError(f"output: expected a folder or null, got {choice['output']}")
     if choice["compare"] is not None:
         _compare(choice["compare"], choice["output"], choice["num_resamples"])
         return

@@ -15,7 +15,6 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from reprogram.checks import is_black_box
     from reprogram.evaluation.report import print_results
     from reprogram.runs import train
 
@@ -34,7 +33,7 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
     if result is None:
         return None
     if job.mode != RunMode.MULTIRUN:
-        print_results(result.metrics, result.pictures, is_black_box(cfg))
+        print_results(result.metrics, result.pictures)
     return {"run_dir": str(result.run_dir), **result.metrics}
 
 

@@ -92,8 +92,9 @@ def bootstrap(
         ConfigError: If ``num_resamples`` or ``level`` is out of range.
     """
     found = _resampled(predictions, statistics, num_resamples, seed, level)
+    units = int(_units(predictions).max()) + 1
     return {
-        key: _interval(value, resampled, level) | ({"p_value": _p_value(resampled)} if test else {})
+        key: _interval(value, resampled, level) | ({"p_value": _p_value(resampled, units)} if test else {})
         for key, (value, resampled) in found.items()
     }
 
@@ -118,8 +119,8 @@ def paired_differences(
 
     Returns:
         For each metric ``value``, ``low``, ``high`` and the two-sided ``p_value`` =
-        2 (1 + smaller of #(d <= 0), #(d >= 0)) / (1 + R), at most 1, where d are the resampled differences;
-        ``None`` where undefined.
+        2 (1 + smaller of #(d <= 0), #(d >= 0)) / (1 + R), at most 1, where d are the resampled differences, and not
+        below 2^(1 - n), what a sign test of n groups can reach; ``None`` where undefined.
 
     Raises:
         ConfigError: If a metric is unknown, or ``num_resamples`` or ``level`` is out of range.
@@ -185,8 +186,8 @@ def _interval(value: float, resampled: Floats, level: float) -> Interval:
     return {"value": value, "low": low, "high": high}
 
 
-def _p_value(differences: Floats) -> float | None:
+def _p_value(differences: Floats, units: int) -> float | None:
     if not len(differences):
         return None
     fewest = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, 2 * (1 + fewest) / (1 + len(differences)))
+    return min(1.0, max(2.0 ** (1 - units), 2 * (1 + fewest) / (1 + len(differences))))

@@ -178,10 +178,12 @@ def read_csv(path: Path) -> tuple[list[Predictions], tuple[str, ...]]:
                 except (ValueError, KeyError) as error:
                     raise DataError(
                         f"{path}, line {reader.line_num}: expected {len(header)} cells, among them one of the classes "
-                        f"{list(class_names)} and {len(class_names)} numbers, got {row}"
+                        f"{list(class_names)} and {len(class_names)} numbers, got {len(row)} others"
                     ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected the predictions.csv of a finished run") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected the predictions.csv of a finished run, got: {error}") from error
     found = []
     for split, rows in splits.items():
         ids, targets, texts_of_rows, scores_of_rows = zip(*rows, strict=True)

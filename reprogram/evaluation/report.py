@@ -60,18 +60,18 @@ def results_table(metrics: Mapping[str, Any], columns: Sequence[str], success: b
     return table
 
 
-def print_results(metrics: Mapping[str, Any], pictures: Sequence[Path], black_box: bool = False) -> None:
+def print_results(metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
     """Prints the table of a finished run, what may be claimed from it, and where its pictures are.
 
     Args:
         metrics: Contents of ``metrics.json``.
         pictures: Files.
-        black_box: Whether the source is behind one, so that fewer baselines can be asked for.
     """
     wanted = _BINARY_COLUMNS if "sensitivity" in metrics["test"] else _COLUMNS
     columns = [name for name in wanted if name in metrics["test"]]
     baselines = {name: splits["test"] for name, splits in metrics["baselines"].items()}
-    judged = verdict(metrics["test"], baselines, metrics["over_baselines"], missing(list(baselines), black_box))
+    absent = [*missing(baselines, metrics["access"] == "black_box"), *metrics["left_out"]]
+    judged = verdict(metrics["test"], baselines, metrics["over_baselines"], list(dict.fromkeys(absent)))
     console = _console()
     console.print(results_table(metrics, columns if console.width >= _WIDTH else columns[:3], judged.success))
     console.print(Text(f"Verdict: {judged.text}"))

@@ -100,6 +100,10 @@ def _of_the_runs(summary: Summary) -> Iterator[str]:
         yield "Made from code with uncommitted changes."
     if len(commits) > 1:
         yield f"Made by {len(commits)} different commits."
+    if "local_probe" in summary.baselines:
+        local = summary.experiment.runs[0].config["evaluation"]["local_source"]
+        named = local.get("name") or local.get("target") or local["_target_"]
+        yield f"The backbone of the local probe is {str(named).rsplit('.', 1)[-1]}; a better one may do better."
     uncertain = sum(record["queries"].get("uncertain") or 0 for record in records)
     if uncertain:
         yield f"{uncertain} queries may have been sent without an answer."

@@ -44,6 +44,11 @@ def compare(a: str | Sequence[str], b: str | Sequence[str], num_resamples: int =
     """
     experiments = {"A": _side("A", a), "B": _side("B", b)}
     pooled = {name: pool(experiment.runs) for name, experiment in experiments.items()}
+    for name, found in pooled.items():
+        if found.left_out:
+            raise DataError(
+                f"compare: the seeds {found.left_out} of {name} tested fewer examples; leave their runs out"
+            )
     first, second = (experiment.runs[0] for experiment in experiments.values())
     if first.classes != second.classes:
         raise DataError(f"compare: expected the same classes, got {list(first.classes)} and {list(second.classes)}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reprogram.checks import is_black_box
-from reprogram.reports.collect import Run
+from reprogram.reports.collect import Run, without_folders
 
 _PROTOCOLS = {"KFold": "{folds} folds", "LeaveOneOut": "leave one {attribute} out"}
 _REPEATS = ("seed", "run_dir", "resume", "logger", "paper")  # what may differ between the runs of an experiment
@@ -86,4 +86,4 @@ def _told(key: str, value: object) -> str:
     """Such as ``program.size=128``; of a class only its name."""
     if key.endswith("._target_"):
         return f"{key.removesuffix('._target_')}={str(value).rsplit('.', 1)[-1]}"
-    return f"{key}={'null' if value is None else value}"
+    return f"{key}={'null' if value is None else without_folders(str(value))}"

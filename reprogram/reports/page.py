@@ -1,6 +1,5 @@
 """The report itself: one HTML page that needs nothing beside it, and one Markdown table."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reprogram.errors import RunError
+from reprogram.errors import DataError, RunError
 from reprogram.evaluation.classes import confusion
 from reprogram.evaluation.report import markdown_table, number, with_interval
 from reprogram.evaluation.verdict import MAIN, metric_title
 from reprogram.reports.caveats import caveats, may_show_examples
-from reprogram.reports.collect import OURS, Run, collect
+from reprogram.reports.collect import OURS, Run, collect, without_folders
 from reprogram.reports.drawings import draw_curves, embedded
 from reprogram.reports.experiments import group
 from reprogram.reports.summary import Summary, summarise
@@ -23,7 +22,6 @@ _METRICS = (
     "ece", "nll",
 )  # fmt: skip
 _NOT_PURPOSES = ("total", "uncertain", "budget", "cost")
-_PATH = re.compile(r"(?<![\w.-])/\S*/")  # folders of this machine are nobody's business
 
 
 def report(patterns: str | Sequence[str], output: str | Path, num_resamples: int = 1000) -> list[str]:
@@ -40,13 +38,18 @@ def report(patterns: str | Sequence[str], output: str | Path, num_resamples: int
     Raises:
         ConfigError: If nothing matches.
         RunError: If no run can be read, or the folder cannot be written.
-        DataError: If runs cannot be pooled.
     """
     runs, skipped = collect(patterns)
     told = [f"skipped  {path}: {reason}" for path, reason in skipped.items()]
-    if not runs:
+    summaries = []
+    for experiment in group(runs):
+        try:
+            summaries.append(summarise(experiment, num_resamples))
+        except DataError as error:
+            skipped |= {run.path: str(error) for run in experiment.runs}
+            told.append(f"skipped  {error}")
+    if not summaries:
         raise RunError("\n".join(["none of the runs can be reported", *told]))
-    summaries = [summarise(experiment, num_resamples) for experiment in group(runs)]
     files = {"report.html": page(summaries, skipped, num_resamples), "report.md": table(summaries)}
     paths = [write(Path(output) / name, text) for name, text in files.items()]
     return [*told, f"runs     {len(runs)}, experiments {len(summaries)}", *(f"report   {path}" for path in paths)]
@@ -78,7 +81,7 @@ def page(summaries: Sequence[Summary], skipped: Mapping[Path, str], num_resample
     environment.globals |= {"title": metric_title, "number": number, "MAIN": MAIN, "OURS": OURS}
     return environment.get_template("page.html.j2").render(
         sections=[_section(summary) for summary in summaries],
-        skipped={"/".join(path.parts[-2:]): _PATH.sub("", reason) for path, reason in skipped.items()},
+        skipped={"/".join(path.parts[-2:]): without_folders(reason) for path, reason in skipped.items()},
         num_resamples=num_resamples,
         num_runs=sum(len(summary.experiment.runs) for summary in summaries),
     )
@@ -172,4 +175,4 @@ def _purposes(run: Run) -> dict[str, int]:
 
 
 def _command(run: Run) -> str:
-    return _PATH.sub("", run.record["environment"]["command"])
+    return without_folders(run.record["environment"]["command"])

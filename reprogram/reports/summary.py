@@ -101,7 +101,9 @@ def summarise(experiment: Experiment, num_resamples: int = 1000) -> Summary:
     baselines = [name for name in pooled.classifiers if name != OURS]
     scores = mean_scores(pooled.classifiers, ordinal, num_resamples)
     over = {name: differences(pooled.classifiers, OURS, name, ordinal, num_resamples) for name in baselines}
-    absent = missing(baselines, is_black_box(first.config))
+    asked = [name for run in experiment.runs for name in (*run.tested, *run.record.get("left_out", []))]
+    lost = [name for name in asked if name not in pooled.classifiers]
+    absent = list(dict.fromkeys([*missing(baselines, is_black_box(first.config)), *lost]))
     theirs = {name: scores[name] for name in baselines}
     bands = first.config["evaluation"].get("bands") or {}
     return Summary(

@@ -143,8 +143,8 @@ def test_the_usual_choice_is_enough_for_a_claim_and_never_trains_the_source(blac
         (["majority", "raw_linear", "mapping_only", "local_probe"], False, ["linear_probe or feature_probe"]),
         (["feature_probe", "majority", "raw_linear", "mapping_only"], False, []),
         (["majority", "mapping_only", "linear_probe", "fine_tuning"], False, ["raw_linear"]),
-        (["majority", "raw_linear", "mapping_only"], True, ["local_probe or linear_probe"]),
-        (["majority", "raw_linear", "mapping_only", "linear_probe"], True, []),
+        (["majority", "raw_linear", "mapping_only"], True, ["local_probe"]),
+        (["majority", "raw_linear", "mapping_only", "linear_probe"], True, ["local_probe"]),
         (["majority", "raw_linear", "mapping_only", "local_probe"], True, []),
     ],
 )

@@ -155,3 +155,13 @@ def test_impossible_bootstraps_are_refused(num_resamples, level):
         with_intervals(a, False, num_resamples, level=level)
     with pytest.raises(ConfigError, match="num_resamples >= 1"):
         paired_differences(a, a, ["accuracy"], num_resamples, level=level)
+
+
+@pytest.mark.parametrize(("groups", "least"), [(2, 0.5), (5, 0.0625), (40, 2 / 1001)])
+def test_a_few_groups_cannot_be_sure_whatever_they_say(groups: int, least: float) -> None:
+    targets = np.tile(np.array([0, 1], dtype=np.int64), 40)
+    right = np.eye(2)[targets] * 0.8 + 0.1
+    members = tuple(f"p{row % groups}" for row in range(80))
+    ids = tuple(map(str, range(80)))
+    better, worse = (Predictions("test", ids, targets, scores, members) for scores in (right, right[:, ::-1].copy()))
+    assert paired_difference(better, worse, "accuracy")["p_value"] == pytest.approx(least)

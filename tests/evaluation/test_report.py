@@ -24,6 +24,8 @@ def record(**test: dict) -> dict:
     return {
         "task": "breast[bold]_cancer",
         "source": "embedded",
+        "access": "white_box",
+        "left_out": [],
         "seed": 3,
         "val": {},
         "test": dict.fromkeys(names, score(0.9124, 0.8712, 0.949)) | test,

@@ -4,7 +4,7 @@ import pytest
 from fabricated import CLASSES, make_run, rows
 
 from reprogram.errors import ConfigError
-from reprogram.reports.collect import collect
+from reprogram.reports.collect import collect, without_folders
 
 
 def test_runs_are_found_by_pattern_folder_and_name(tmp_path):
@@ -41,10 +41,13 @@ def edit(path, change) -> None:
         (lambda path: (path / "config.yaml").write_text("a: [1"), "config.yaml: cannot be read"),
         (lambda path: (path / "metrics.json").write_text('{"task": '), "metrics.json: damaged"),
         (lambda path: (path / "metrics.json").write_text("3"), "metrics.json: damaged"),
-        (lambda path: edit(path, lambda record: record.pop("data")), "damaged (it lacks data)"),
+        (lambda path: edit(path, lambda record: record["data"].clear()), "damaged (data.licence, data.private"),
+        (lambda path: edit(path, lambda record: record.update(timing=None, seed="x")), "damaged (seed, timing)"),
+        (lambda path: (path / "predictions.csv").write_bytes(b"id,\xff\xfe"), "expected the predictions.csv"),
+        (lambda path: edit(path, lambda record: record.pop("data")), "damaged (data)"),
         (
             lambda path: edit(path, lambda record: record.update(schema_version=1)),
-            "made by an older version; train again or reprogram-evaluate",
+            "made by an older version; train again",
         ),
         (lambda path: edit(path, lambda record: record.pop("schema_version")), "made by an older version"),
         (lambda path: edit(path, lambda record: record.update(schema_version=99)), "made by a newer version"),
@@ -70,3 +73,13 @@ def test_a_baseline_of_other_rows_is_damage(tmp_path):
     runs, skipped = collect(path)
     assert not runs
     assert skipped[path] == "predictions_majority.csv: damaged (expected the 60 test rows of predictions.csv)"
+
+
+def test_an_existing_folder_is_no_pattern(tmp_path):
+    make_run(tmp_path / "run[1]")
+    assert [found.path.name for found in collect(str(tmp_path / "run[1]"))[0]] == ["run[1]"]
+
+
+def test_folders_of_this_machine_are_left_out_and_interpolations_are_not():
+    assert without_folders("data.path=/home/me/secret/a.npz x/y") == "data.path=a.npz x/y"
+    assert without_folders("data.path=${oc.env:DIR}/data/a.npz") == "data.path=${oc.env:DIR}/data/a.npz"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 ALWAYS = ("majority", "raw_linear", "mapping_only")
 ONE_OF_WHITE_BOX = ("linear_probe", "feature_probe")
-ONE_OF_BLACK_BOX = ("local_probe", "linear_probe")
+ONE_OF_BLACK_BOX = ("local_probe",)  # what its user has for free
 
 
 def missing(names: Iterable[str], black_box: bool) -> list[str]:

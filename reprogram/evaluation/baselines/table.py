@@ -77,15 +77,18 @@ class Baselines:
                 f"evaluation.baselines: expected none of {hidden} in a black box, from which only scores come back; "
                 "choose local_probe"
             )
-        return list(names)
+        return list(dict.fromkeys(names))
 
     def compute_all(self, names: Sequence[str]) -> dict[str, dict[str, Predictions]]:
-        """Each of them; what the source cannot give, or the budget of a run that was cut off not pay, is left out."""
+        """Each of them; one that cannot be computed is left out, because it must not cost a finished run its records.
+
+        The source may not give what it needs, the budget of a run that was cut off may not pay it, or memory be short.
+        """
         found = {}
         for name in names:
             try:
                 found[name] = self.compute(name)
-            except (QueryBudgetExceeded, SourceError) as error:
+            except (QueryBudgetExceeded, SourceError, ValueError, torch.OutOfMemoryError) as error:
                 log.warning("baseline %s is left out: %s", name, error)
         return found
 
