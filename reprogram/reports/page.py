@@ -125,7 +125,7 @@ def _section(summary: Summary) -> dict[str, Any]:
         "queries": sum((Counter(_purposes(run)) for run in runs), Counter()),
         "cost": sum(run.record["queries"].get("cost") or 0 for run in runs),
         "seconds": {key: sum(run.record["timing"][key] for run in runs) for key in ("train_s", "evaluate_s")},
-        "commands": list(dict.fromkeys(_command(run) for run in runs)),
+        "command": without_folders(first.record["environment"]["command"]),
     }
 
 
@@ -173,6 +173,3 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _purposes(run: Run) -> dict[str, int]:
     return {name: count for name, count in run.record["queries"].items() if name not in _NOT_PURPOSES}
 
-
-def _command(run: Run) -> str:
-    return without_folders(run.record["environment"]["command"])
