@@ -99,10 +99,13 @@ class AbideData(TargetData):
         if not checksum.exists():
             arrays = self._fetched(f"{self.pipeline}/{strategy}")
             draft = file.with_suffix(f".{os.getpid()}.npz")
-            np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
-            draft.replace(file)
-            checksum.write_text(f"{_sha256(file)}  {file.name}\n")
-        if not file.exists() or checksum.read_text().split()[0] != _sha256(file):
+            try:
+                np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
+                draft.replace(file)
+                checksum.write_text(f"{_sha256(file)}  {file.name}\n")
+            except OSError as error:
+                raise DataError(f"{file}: cannot be written ({error.strerror}); set data.root to a folder") from error
+        if not file.exists() or not checksum.read_text().startswith(_sha256(file)):
             raise DataError(f"{file}: expected the checksum in {checksum.name}; delete both, they are made again")
         return file
 
@@ -147,6 +150,8 @@ def _arrays(phenotypes: Any, series: Sequence[NDArray[Any]]) -> dict[str, NDArra
     missing = [name for name in _PHENOTYPES if name not in phenotypes.columns]
     if missing:
         raise DataError(f"abide: expected the columns {list(_PHENOTYPES)} in the phenotypes, {missing} are missing")
+    if not len(series):
+        raise DataError("abide: expected subjects, got none; set data.quality_checked=false or another data.pipeline")
     columns = {name: phenotypes[name].to_numpy() for name in _PHENOTYPES}
     subjects = columns["FILE_ID"].astype(str)
     unlabelled = subjects[~np.isin(columns["DX_GROUP"], (1, 2))].tolist()

@@ -193,7 +193,7 @@ class Table:
         support: Boolean [h, w], true where images carry data; ``None``: everywhere.
         val_fraction: Part of the training rows that becomes ``val`` where there is none, unless the protocol says.
         test_fraction: The same for ``test``.
-        repeats: Whether equal images are no mistake, because they are drawn from a small set.
+        repeats: Whether equal images are no mistake: drawn from a small set, or made of a few rounded features.
         ordinal: Whether the classes are grades.
         private: Whether no target pixel may leave this machine.
         licence: Licence of the data.

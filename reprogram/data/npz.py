@@ -23,6 +23,7 @@ from reprogram.errors import DataError
 _VALUE_KEYS = ("images", "features", "corr_int8", "x")
 _LABEL_KEYS = ("labels", "targets", "y")
 _ATTRIBUTE_KEYS = ("site", "sex", "age")
+_UNKNOWN = ("", "nan")
 _GROUP_KEYS = ("groups", "group", "patient_id", "subject_id", "lesion_id")
 
 
@@ -98,6 +99,12 @@ class NpzData(TargetData):
         targets, class_names = array_targets(
             arrays[label_key], stored_names, self.class_names, ids, origin=str(self.path)
         )
+        groups = text_column(arrays, group_key, self.path)
+        unknown = [name for name, group in zip(ids, groups or ids, strict=True) if group in _UNKNOWN]
+        if unknown:
+            raise DataError(
+                f"{self.path}: {len(unknown)} rows have no {group_key}: {', '.join(unknown[:5])}; fill it in"
+            )
         values = arrays[values_key]
         read, support = self._reader(values, values_key, arrays)
         return Table(
@@ -106,10 +113,11 @@ class NpzData(TargetData):
             targets=targets,
             ids=ids,
             read=read,
-            groups=text_column(arrays, group_key, self.path),
+            groups=groups,
             split=text_column(arrays, "split", self.path),
             attributes=self._attributes(arrays, len(targets)),
             support=support,
+            repeats=values_key == "features" or (values_key == "x" and values.ndim == 2),
             ordinal=self.ordinal,
             private=self.private,
             licence=self.licence,
@@ -126,7 +134,8 @@ class NpzData(TargetData):
         wrong = [key for key in wanted if arrays[key].shape != (count,)]
         if wrong:
             raise DataError(f"{self.path}: expected {wrong} with one value per example, {count} of them")
-        return {key: tuple(arrays[key].astype(str).tolist()) for key in wanted}
+        texts = {key: arrays[key].astype(str).tolist() for key in wanted}
+        return {key: tuple("" if text in _UNKNOWN else text for text in column) for key, column in texts.items()}
 
     def _reader(
         self, values: NDArray[Any], key: str, arrays: Arrays

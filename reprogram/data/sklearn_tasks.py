@@ -36,6 +36,7 @@ class BreastCancerData(TargetData):
             targets=targets,
             ids=[str(row) for row in range(len(targets))],
             read=feature_reader(features, self.cell),
+            repeats=True,
             val_fraction=0.2,
             support=feature_support(features.shape[1], self.cell),
             private=self.private,

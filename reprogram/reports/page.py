@@ -172,4 +172,3 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _purposes(run: Run) -> dict[str, int]:
     return {name: count for name, count in run.record["queries"].items() if name not in _NOT_PURPOSES}
-

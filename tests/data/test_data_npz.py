@@ -260,3 +260,12 @@ def test_the_shared_files_load_with_their_published_counts(name: str, assets: Pa
     if name == "ham10000_64":
         assert data.spec.class_names == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
         assert all(group.startswith("HAM_") for group in data.splits["test"].groups or [""])
+
+
+def test_what_is_not_a_number_is_not_known(tmp_path: Path) -> None:
+    site = np.array(["A", "B", "nan"] * 4)
+    data = NpzData(save(tmp_path, images=PIXELS, labels=LABELS, split=SPLIT, site=site)).table()
+    assert data.attributes["site"][:3] == ("A", "B", "")
+    group = np.where(np.arange(12) == 7, np.nan, np.arange(12.0))
+    with pytest.raises(DataError, match="1 rows have no group: 7; fill it in"):
+        NpzData(save(tmp_path, images=PIXELS, labels=LABELS, split=SPLIT, group=group)).table()
