@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.base import Examples, TaskData
+from reprogram.data.base import Examples, Table, TaskData
 from reprogram.data.task import load_task
 from reprogram.errors import ConfigError, ReprogramError
 from reprogram.estimators.base import GradientEstimator
@@ -74,7 +74,13 @@ def task_data(cfg: Config) -> TaskData:
     who = call(_own(choice, PROTOCOL_KEYS), "protocol")
     amount = {key: choice[key] for key in (*PROTOCOL_KEYS, "seed")}
     selection = call({"_target_": "reprogram.data.protocols.Selection", **amount}, "protocol")
-    return load_task(call(_own(cfg["data"], DATA_KEYS), "data").table(), who, selection)
+    return load_task(table(cfg), who, selection)
+
+
+def table(cfg: Config) -> Table:
+    """The rows of the target task, before they are split."""
+    found: Table = call(_own(cfg["data"], DATA_KEYS), "data").table()
+    return found
 
 
 def source(cfg: Config, device_type: str) -> SourceModel:
@@ -84,11 +90,7 @@ def source(cfg: Config, device_type: str) -> SourceModel:
 
 
 def local_source(cfg: Config, device_type: str) -> SourceModel:
-    """The local backbone that a user of a black box could use instead, for free.
-
-    Raises:
-        ConfigError: If it cannot be made; the message tells it from the source.
-    """
+    """The local backbone that a user of a black box could use instead; an error tells it from the source."""
     try:
         return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", device_type, "auto")
     except ReprogramError as error:

@@ -71,11 +71,12 @@ def test_the_console_scripts_point_at_functions(wheel: Path, installed: Path, tm
         "reprogram-train": "reprogram.commands.train:main",
         "reprogram-evaluate": "reprogram.commands.evaluate:main",
         "reprogram-predict": "reprogram.commands.predict:main",
+        "reprogram-report": "reprogram.commands.report:main",
     }
     program = "import importlib, sys\nfor name in sys.argv[1:]:\n    module, _, function = name.partition(':')\n"
     program += "    print(callable(getattr(importlib.import_module(module), function)))"
     printed = run(sys.executable, "-c", program, *scripts.values(), cwd=tmp_path, PYTHONPATH=str(installed))
-    assert printed.split() == ["True"] * 3
+    assert printed.split() == ["True"] * len(scripts)
 
 
 def test_the_installed_wheel_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:

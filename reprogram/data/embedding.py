@@ -56,6 +56,11 @@ def feature_reader(
     """``Table.read`` of features [N, F]: black and white are set by the training rows."""
 
     def read(rows: Mapping[str, Rows]) -> dict[str, tuple[Images, list[int]]]:
+        if "train" not in rows:
+            raise DataError(
+                "features are drawn relative to the training rows of their own file, which a finished run does not "
+                "know; add these rows to its file as a split"
+            )
         low, high = feature_range(features[rows["train"]])
         return {
             name: (features_to_images(features[part], low, high, cell), part.tolist()) for name, part in rows.items()

@@ -17,7 +17,7 @@ def partition(
 
     Groups come in random order, large ones first, and each goes to the part that still lacks the largest share of its
     classes. So a class of n rows is spread within one row of its fractions, and a very rare one fills the parts with
-    large fractions first.
+    large fractions first. Where that leaves a part empty, equal claims go to the part that lacks the most rows.
 
     Reference:
         On the Stratification of Multi-Label Data, Sechidis, Tsoumakas, Vlahavas, ECML PKDD 2011 (the idea; there
@@ -39,22 +39,34 @@ def partition(
     counts = np.zeros((len(group_names), len(classes)))
     np.add.at(counts, (group_of_row, class_of_row), 1.0)
     totals = counts.sum(axis=0)
-    lacking = np.array(list(fractions.values()))[:, None] * totals
     order = np.random.default_rng(seed).permutation(len(group_names))
-    part_of_group = np.empty(len(group_names), dtype=np.int64)
-    for group in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
-        part = int(np.argmax(lacking @ (counts[group] / totals)))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    for even in (False, True):
+        part_of_row = _dealt(counts, totals, list(fractions.values()), order, even)[group_of_row]
+        parts = {name: np.flatnonzero(part_of_row == index) for index, name in enumerate(fractions)}
+        empty = [name for name, part in parts.items() if not len(part)]
+        if not empty:
+            return parts
+    raise DataError(
+        f"{len(targets)} rows in {len(group_names)} groups are too few for the fractions {dict(fractions)}: "
+        f"nothing is left for {empty}; enlarge its fraction, choose fewer folds, or give a ready split"
+    )
+
+
+def _dealt(
+    counts: NDArray[np.float64], totals: NDArray[np.float64], fractions: Sequence[float], order: Rows, even: bool
+) -> Rows:
+    """Part of each group; of parts that lack as much, the first, or if ``even`` the one that lacks the most rows."""
+    lacking = np.array(fractions)[:, None] * totals
+    part_of_group = np.empty(len(counts), dtype=np.int64)
+    for group in order:
+        wants = lacking @ (counts[group] / totals)
+        if even:
+            wants = np.where(wants > wants.max() - 1e-9, lacking.sum(axis=1), -np.inf)
+        part = int(np.argmax(wants))
         part_of_group[group] = part
         lacking[part] -= counts[group]
-    part_of_row = part_of_group[group_of_row]
-    parts = {name: np.flatnonzero(part_of_row == index) for index, name in enumerate(fractions)}
-    empty = [name for name, part in parts.items() if not len(part)]
-    if empty:
-        raise DataError(
-            f"{len(targets)} rows in {len(group_names)} groups are too few for the fractions {dict(fractions)}: "
-            f"nothing is left for {empty}; enlarge its fraction or give a ready split"
-        )
-    return parts
+    return part_of_group
 
 
 def limit(examples: Examples, n: int | None, seed: int) -> Examples:

@@ -2,10 +2,12 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 
-from reprogram.data.base import SPLITS, Examples, Images, Table, TaskData
+from reprogram.data.base import SPLITS, Examples, Images, Rows, Table, TaskData
 from reprogram.data.protocols import FixedSplit, Protocol, Selection
 from reprogram.errors import DataError
 from reprogram.types import TaskSpec
@@ -26,16 +28,7 @@ def load_task(table: Table, protocol: Protocol | None = None, selection: Selecti
     """
     protocol, selection = protocol or FixedSplit(), selection or Selection()
     rows = selection.choose(table, protocol.rows(table))
-    splits = {
-        name: Examples(
-            images=images,
-            targets=torch.from_numpy(table.targets[kept]),
-            ids=tuple(table.ids[row] for row in kept),
-            groups=None if table.groups is None else tuple(table.groups[row] for row in kept),
-            attributes={key: tuple(values[row] for row in kept) for key, values in table.attributes.items()},
-        )
-        for name, (images, kept) in table.read(rows).items()
-    }
+    splits = _examples(table, rows)
     if not table.repeats and selection.duplicates != "keep":
         splits = _without_shared_images(table, splits, drop=selection.duplicates == "drop")
     height, width = splits["train"].images.shape[2:]
@@ -52,6 +45,33 @@ def load_task(table: Table, protocol: Protocol | None = None, selection: Selecti
         ),
         splits,
     )
+
+
+def load_split(table: Table, split: str) -> Examples:
+    """Reads one split of data that nothing is trained on: all rows, where they are not split.
+
+    Raises:
+        DataError: If images cannot be read, there is no such split, or images are drawn relative to training rows.
+    """
+    rows = np.arange(len(table.ids))
+    if table.split is not None:
+        rows = np.flatnonzero(np.asarray(table.split, dtype=str) == split)
+        if not len(rows):
+            raise DataError(f"{table.origin or table.name}: expected rows of '{split}', got {sorted(set(table.split))}")
+    return _examples(table, {split: rows})[split]
+
+
+def _examples(table: Table, rows: Mapping[str, Rows]) -> dict[str, Examples]:
+    return {
+        name: Examples(
+            images=images,
+            targets=torch.from_numpy(table.targets[kept]),
+            ids=tuple(table.ids[row] for row in kept),
+            groups=None if table.groups is None else tuple(table.groups[row] for row in kept),
+            attributes={key: tuple(values[row] for row in kept) for key, values in table.attributes.items()},
+        )
+        for name, (images, kept) in table.read(rows).items()
+    }
 
 
 def _without_shared_images(table: Table, splits: dict[str, Examples], drop: bool) -> dict[str, Examples]:

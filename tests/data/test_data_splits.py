@@ -46,6 +46,13 @@ def test_a_class_of_one_row_goes_to_train() -> None:
     assert 20 in parts["train"]
 
 
+def test_many_parts_of_few_groups_are_all_filled() -> None:
+    groups = [f"p{row // 2}" for row in range(80)]
+    targets = np.arange(80) // 2 % 5
+    parts = partition(targets, groups, {str(fold): 0.1 for fold in range(10)}, 0)
+    assert all(6 <= len(part) <= 10 for part in parts.values())
+
+
 def test_too_little_to_split_is_refused() -> None:
     with pytest.raises(DataError, match="at least 3 groups"):
         partition(np.array([0, 1, 0, 1]), ["a", "a", "b", "b"], FRACTIONS, 0)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
 import reprogram
 from reprogram import build
+from reprogram.commands.launch import config_folder
 from reprogram.data.loader import to_float
-from reprogram.errors import ConfigError, RunError
+from reprogram.errors import ConfigError, DataError, RunError
 from reprogram.evaluation.predictions import read_csv
 from reprogram.rescoring import evaluate
 from reprogram.runs import train
@@ -165,3 +167,30 @@ def test_square_counting_trains_with_an_uneven_last_batch(small) -> None:
     record = train(small("mapping=frequency", sizes=sizes)).metrics
     assert record["task"] == "squares"
     assert record["queries"]["train"] == 2 * 64
+
+
+def test_other_data_are_scored_whole_and_only_if_they_are_of_the_same_kind(small, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 2
+    split = np.repeat(["train", "val", "test"], [30, 15, 15])
+    np.savez(tmp_path / "own.npz", images=images, labels=labels, split=split)
+    np.savez(tmp_path / "outside.npz", images=images[::-1], labels=labels, site=np.array(["A"] * 60))
+    np.savez(tmp_path / "features.npz", features=generator.normal(size=(60, 4)), labels=labels)
+    np.savez(tmp_path / "training.npz", images=images, labels=labels, split=np.array(["train"] * 60))
+    train(small("data=npz", f"data.path={tmp_path / 'own.npz'}", "trainer.max_epochs=1", sizes=()))
+
+    def outside(name: str) -> dict:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return evaluate(
+                compose("evaluate", [f"run={tmp_path / 'run'}", "data=npz", f"data.path={tmp_path / name}.npz"])
+            )
+
+    found = outside("outside")
+    assert found["recorded"] is None
+    (predictions,), _ = read_csv(Path(found["output"]) / "predictions.csv")
+    assert len(predictions.ids) == 60
+    assert predictions.attributes["site"] == ("A",) * 60
+    with pytest.raises(DataError, match="got features of another kind"):
+        outside("features")
+    with pytest.raises(DataError, match=r"training\.npz: expected rows of 'test', got \['train'\]"):
+        outside("training")
