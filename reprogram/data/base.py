@@ -158,8 +158,8 @@ class TaskData:
             absent = [label for index, label in enumerate(self.spec.class_names) if index not in present]
             if absent and name == "train":
                 raise DataError(
-                    f"{task}: expected training examples of every class, got none of {absent}; leave the class out of "
-                    "data.class_names, or choose another protocol"
+                    f"{task}: expected training examples of every class, got none of {absent}; use more of them "
+                    "(protocol.shots, max_train or train_fraction), choose another split, or name only classes that occur"
                 )
             if absent:
                 _logger.warning("%s: split %r has no example of %s", task, name, absent)
@@ -193,7 +193,8 @@ class Table:
         support: Boolean [h, w], true where images carry data; ``None``: everywhere.
         val_fraction: Part of the training rows that becomes ``val`` where there is none, unless the protocol says.
         test_fraction: The same for ``test``.
-        repeats: Whether equal images are no mistake: drawn from a small set, or made of a few rounded features.
+        keys: What makes two rows the same, such as unrounded features; ``None``: their pixels.
+        repeats: Whether equal rows are no mistake, such as images drawn from a small set.
         ordinal: Whether the classes are grades.
         private: Whether no target pixel may leave this machine.
         licence: Licence of the data.
@@ -215,6 +216,7 @@ class Table:
     support: Tensor | None = None
     val_fraction: float = 0.15
     test_fraction: float = 0.2
+    keys: Sequence[bytes] | None = None
     repeats: bool = False
     ordinal: bool = False
     private: bool = True

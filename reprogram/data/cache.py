@@ -1,9 +1,10 @@
 """Images are decoded and resized once, into a file that is mapped into memory and checked row by row.
 
 A cache is a folder below ``$REPROGRAM_CACHE`` (default ``~/.cache/reprogram``), readable by its owner only; it may be
-deleted at any time. Its name is made of the task's and a hash of all that decides the pixels, so changed files get
-another cache. In it lie ``images``, the bytes of uint8 [N, 3, h, w] in a sparse file, and ``checksums``, int64 [N]: one
-more than the CRC-32 of a row's pixels, or 0 for a row that is still to be decoded.
+deleted at any time. Its name is made of the task's and a hash of the names of all rows and of the image size. In it lie
+``images``, the bytes of uint8 [N, 3, h, w] in a sparse file; ``checksums``, int64 [N]: one more than the CRC-32 of a
+row's pixels, or 0 for a row that is still to be decoded; and ``states``, int64 [N]: a hash of what a row was decoded
+from, so that of a data set in which a few files change only these are decoded again.
 """
 
 import fcntl
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from reprogram.data.base import ImageRows, Images, Rows
 from reprogram.errors import DataError
 
-_VERSION = 1  # of this layout, and of the rules in `reprogram.data.pixels`
+_VERSION = 2  # of this layout, and of the rules in `reprogram.data.pixels`
 _CHUNK = 200  # rows that are lost, at most, when the process is killed
 _THREADS = 4
 
@@ -37,6 +38,7 @@ _logger = logging.getLogger(__name__)
 def cached_splits(
     name: str,
     keys: Sequence[str],
+    states: Sequence[str],
     decode: Callable[[int], Tensor],
     image_size: tuple[int, int],
     rows: Mapping[str, Rows],
@@ -44,12 +46,13 @@ def cached_splits(
 ) -> dict[str, tuple[Images, list[int]]]:
     """The images of each split; only rows that no earlier call has decoded are decoded.
 
-    Several processes may share a cache: one decodes at a time. A row whose pixels no longer fit their checksum is
-    decoded again. An image that cannot be read is not remembered, so the next call tries it again.
+    Several processes may share a cache: one decodes at a time. A row whose state is another one, or whose pixels no
+    longer fit their checksum, is decoded again. An image that cannot be read is not remembered, so the next call tries it again.
 
     Args:
         name: Of the task.
-        keys: What decides the pixels of each row of the table, such as name, size and time of a file.
+        keys: What each row of the table is called, the same in no other data set: the full path of a file.
+        states: What changes when a row's pixels may have: size and times of a file.
         decode: Gives the image of a row, uint8 [3, h, w], or raises a DataError; several threads call it at once.
         image_size: Height and width in pixels.
         rows: Rows of each split.
@@ -67,7 +70,7 @@ def cached_splits(
     folder = Path(os.environ.get("REPROGRAM_CACHE") or "~/.cache/reprogram").expanduser() / label
     wanted = sorted({row for part in rows.values() for row in part.tolist()})
     try:
-        stack, unreadable = _filled(folder, (len(keys), 3, *image_size), decode, wanted)
+        stack, unreadable = _filled(folder, states, image_size, decode, wanted)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot write the cache of decoded images ({error.strerror}); "
@@ -77,32 +80,40 @@ def cached_splits(
         summary = f"{len(unreadable)} of {len(wanted)} image files cannot be read:\n  "
         summary += "\n  ".join(list(unreadable.values())[:5]) + ("\n  ..." if len(unreadable) > 5 else "")
         if not skip_unreadable:
-            raise DataError(f"{summary}\nRepair or remove them, or set skip_unreadable=true to go on without them.")
+            raise DataError(f"{summary}\nRepair or remove them, or set data.skip_unreadable=true to go on.")
         _logger.warning("skipped: %s", summary)
     kept = {split: [row for row in part.tolist() if row not in unreadable] for split, part in rows.items()}
     return {split: (ImageRows(stack, torch.tensor(part, dtype=torch.int64)), part) for split, part in kept.items()}
 
 
 def _filled(
-    folder: Path, shape: tuple[int, ...], decode: Callable[[int], Tensor], wanted: Sequence[int]
+    folder: Path,
+    states: Sequence[str],
+    image_size: tuple[int, int],
+    decode: Callable[[int], Tensor],
+    wanted: Sequence[int],
 ) -> tuple[Tensor, dict[int, str]]:
     """The stack with the wanted rows decoded, and what is wrong with those that cannot be."""
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the pixels may be a patient's
     folder.mkdir(mode=0o700, exist_ok=True)
-    stack = _mapped(folder / "images", np.uint8, shape)
-    checksums = _mapped(folder / "checksums", np.int64, shape[:1])
+    shape = (3, *image_size)
+    stack = _mapped(folder / "images", np.uint8, (len(states), *shape))
+    checksums = _mapped(folder / "checksums", np.int64, (len(states),))
+    known = _mapped(folder / "states", np.int64, (len(states),))
+    current = np.array([_hash(state) for state in states])
 
     def lacking(rows: Sequence[int]) -> list[int]:
-        return [row for row in rows if not checksums[row] or checksums[row] != zlib.crc32(stack[row]) + 1]
+        kept = (checksums != 0) & (known == current)
+        return [row for row in rows if not kept[row] or checksums[row] != zlib.crc32(stack[row]) + 1]
 
     unreadable: dict[int, str] = {}
     missing = lacking(wanted)
     if missing:
         with _lock(folder / "lock"), (folder / "images").open("r+b") as file:
             missing = lacking(missing)  # those that another process has not decoded meanwhile
-            damaged = np.count_nonzero(checksums[missing])
-            if damaged:
-                _logger.warning("%s: %d images are damaged and decoded again", folder, damaged)
+            again = np.count_nonzero(checksums[missing])
+            if again:
+                _logger.warning("%s: %d images have changed or are damaged, and are decoded again", folder, again)
             for results in _decoded(decode, missing):
                 written = {}
                 for row, pixels in results:
@@ -110,14 +121,15 @@ def _filled(
                         unreadable[row] = pixels
                         continue
                     assert pixels.dtype == torch.uint8
-                    assert pixels.shape == shape[1:]
+                    assert pixels.shape == shape
                     data = pixels.numpy().tobytes()
                     file.seek(row * len(data))
                     file.write(data)  # not through the map: there a full disk would kill the process
                     written[row] = zlib.crc32(data) + 1
                 file.flush()
                 os.fsync(file.fileno())
-                checksums[list(written)] = list(written.values())  # only now: these pixels have reached the disk
+                known[list(written)] = current[list(written)]  # only now: these pixels have reached the disk
+                checksums[list(written)] = list(written.values())
     return torch.from_numpy(stack), unreadable
 
 
@@ -139,6 +151,10 @@ def _decoded(decode: Callable[[int], Tensor], rows: Sequence[int]) -> Iterator[l
             results = list(pool.map(attempt, rows[start : start + _CHUNK]))
             progress.update(len(results))
             yield results
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
 def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -68,9 +68,14 @@ class CoopSplitData(TargetData):
             raise DataError(f"{', '.join(absent)}: not there. Get by hand: {self.by_hand}")
         try:
             splits = TypeAdapter(_Splits).validate_json(self.path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{self.path}: the JSON file cannot be read ({error.strerror})") from error
         except ValidationError as error:
+            first = error.errors()[0]
+            place = " ".join(map(str, first["loc"]))
             raise DataError(
-                f"{self.path}: expected train, val and test, each a list of [path, label, class name]; {error}"
+                f"{self.path}: expected train, val and test, each a list of [path, label, class name]; "
+                f"got at '{place}': {first['msg']}"
             ) from error
         entries = [entry for part in splits.values() for entry in part]
         pairs = sorted({(label, class_name) for _, label, class_name in entries})

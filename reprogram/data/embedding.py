@@ -5,6 +5,7 @@ standard deviations of the training split is black, plus three is white. Correla
 strict upper triangle says everything. Pixels that carry nothing are black and outside the ``support`` mask.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -67,6 +68,11 @@ def feature_reader(
         }
 
     return read
+
+
+def feature_keys(features: NDArray[Any]) -> list[bytes]:
+    """A hash of each row of features [N, F] as they are stored: rounded to gray, two rows may look the same."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in features]
 
 
 def feature_support(num_features: int, cell: int) -> Tensor:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from reprogram.data.base import SPLITS, Table, TargetData
 from reprogram.data.labels import name_targets, pattern_groups
-from reprogram.data.pixels import IMAGE_SUFFIXES, height_width, read_splits
+from reprogram.data.pixels import IMAGE_SUFFIXES, files_below, height_width, read_splits
 from reprogram.errors import DataError
+
+_SPLIT_OF = {"training": "train", "valid": "val", "validation": "val", "testing": "test"} | {
+    name: name for name in SPLITS
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -16,7 +20,7 @@ class FolderData(TargetData):
     """Image files under ``path/{train,val,test}/CLASS/`` or ``path/CLASS/``, at any depth below the class.
 
     With the first layout ``train`` must exist; a missing ``val`` or ``test`` is carved out of it. Ids are the paths
-    below ``path``. Files are scaled and resized by the rules of `reprogram.data.pixels`.
+    below ``path``; links are followed. Files are scaled and resized by the rules of `reprogram.data.pixels`.
 
     Args:
         path: The folder.
@@ -60,16 +64,21 @@ class FolderData(TargetData):
         """Finds the files.
 
         Raises:
-            DataError: If there are no images, or some cannot be read and may not be skipped.
+            DataError: If there are no images, or none of a class, or a folder is named nearly like a split.
             ConfigError: If the pattern is invalid or does not fit an id.
         """
         if not self.path.is_dir():
             raise DataError(f"{self.path}: no such folder; give a folder with one subfolder per class")
-        has_splits = any((self.path / name).is_dir() for name in SPLITS)
+        folders = _folders(self.path)
+        wrong = [name for name in folders if name not in SPLITS and name.lower() in _SPLIT_OF]
+        if wrong:
+            raise DataError(f"{self.path}: rename {wrong[0]} to {_SPLIT_OF[wrong[0].lower()]}, as splits are called")
+        has_splits = any(name in SPLITS for name in folders)
         ids = self._image_ids("SPLIT/CLASS/FILE" if has_splits else "CLASS/FILE")
-        folders = [name.split("/") for name in ids]
-        given = [parts[0] for parts in folders] if has_splits else None
-        labels = [parts[int(has_splits)] for parts in folders]
+        places = [name.split("/") for name in ids]
+        given = [parts[0] for parts in places] if has_splits else None
+        labels = [parts[int(has_splits)] for parts in places]
+        self._refuse_empty_classes({"/".join(parts[: 1 + has_splits]) for parts in places}, has_splits)
         targets, class_names = name_targets(labels, self.class_names, ids, origin=str(self.path))
         paths = [self.path / name for name in ids]
         return Table(
@@ -88,7 +97,7 @@ class FolderData(TargetData):
         )
 
     def _image_ids(self, layout: str) -> list[str]:
-        files = [file.relative_to(self.path) for file in sorted(self.path.rglob("*")) if file.is_file()]
+        files = [file.relative_to(self.path) for file in files_below(self.path)]
         images, others = [], []
         for file in files:
             if file.suffix.lower() in IMAGE_SUFFIXES and file.as_posix().count("/") >= layout.count("/"):
@@ -102,3 +111,17 @@ class FolderData(TargetData):
         if not images:
             raise DataError(f"{self.path}: expected images at {layout} ({sorted(IMAGE_SUFFIXES)}), got none")
         return images
+
+    def _refuse_empty_classes(self, filled: set[str], has_splits: bool) -> None:
+        classes = _folders(self.path)
+        if has_splits:
+            classes = [f"{split}/{name}" for split in SPLITS for name in _folders(self.path / split)]
+        empty = [name for name in classes if name not in filled]
+        if empty:
+            raise DataError(f"{self.path}: no images in the class folders {empty[:5]}; fill or remove them")
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, hidden ones aside."""
+    found = path.iterdir() if path.is_dir() else ()
+    return sorted(entry.name for entry in found if entry.is_dir() and not entry.name.startswith("."))

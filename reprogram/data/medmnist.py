@@ -8,7 +8,7 @@ from typing import Any
 
 from reprogram.data.base import Table, TargetData, in_memory
 from reprogram.data.labels import array_targets
-from reprogram.data.npz_file import read_npz
+from reprogram.data.npz_file import read_npz, split_ids, text_column
 from reprogram.data.pixels import stack_to_images
 from reprogram.errors import ConfigError, DataError
 
@@ -70,14 +70,16 @@ class MedMnistData(TargetData):
         if "split" not in arrays or "labels" not in arrays or "images" not in arrays:
             raise DataError(f"{path}: expected the arrays of a MedMNIST file, got {sorted(arrays)}; use data=npz")
         published = [self.info["label"][key] for key in sorted(self.info["label"], key=int)]
-        targets, class_names = array_targets(arrays["labels"], published, self.class_names)
+        split = text_column(arrays, "split", path) or ()
+        ids = text_column(arrays, "ids", path) or split_ids(split)
+        targets, class_names = array_targets(arrays["labels"], published, self.class_names, ids, str(path))
         return Table(
             name=self.name,
             class_names=class_names,
             targets=targets,
-            ids=arrays["ids"].tolist(),
+            ids=ids,
             read=in_memory(stack_to_images(arrays["images"])),
-            split=arrays["split"].tolist(),
+            split=split,
             origin=str(path),
             ordinal=self.info["task"] == "ordinal-regression",
             private=self.private,
@@ -104,12 +106,12 @@ class MedMnistData(TargetData):
         file = root / f"{self.name}{self.flag}.npz"
         if not self.download:
             return file
-        root.mkdir(parents=True, exist_ok=True)
         try:  # the library keeps a file whose checksum is right and replaces a broken one
+            root.mkdir(parents=True, exist_ok=True)
             getattr(medmnist, self.info["python_class"])(split="test", root=str(root), size=self.size, download=True)
         except (RuntimeError, OSError) as error:
             raise DataError(
-                f"{self.name}: the download failed. Fetch {self.info[f'url{self.flag}']} by hand and save it as "
+                f"{self.name}: the download failed ({error}). Fetch {self.info[f'url{self.flag}']} by hand and save it as "
                 f"{file}, or set data.path to a local copy"
             ) from error
         return file

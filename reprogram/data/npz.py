@@ -12,6 +12,7 @@ from reprogram.data.base import Images, Rows, Table, TargetData, in_memory
 from reprogram.data.embedding import (
     correlation_support,
     correlations_to_images,
+    feature_keys,
     feature_reader,
     feature_support,
 )
@@ -100,7 +101,7 @@ class NpzData(TargetData):
             arrays[label_key], stored_names, self.class_names, ids, origin=str(self.path)
         )
         groups = text_column(arrays, group_key, self.path)
-        unknown = [name for name, group in zip(ids, groups or ids, strict=True) if group in _UNKNOWN]
+        unknown = [ids[row] for row, group in enumerate(groups or ()) if group in _UNKNOWN]
         if unknown:
             raise DataError(
                 f"{self.path}: {len(unknown)} rows have no {group_key}: {', '.join(unknown[:5])}; fill it in"
@@ -117,7 +118,7 @@ class NpzData(TargetData):
             split=text_column(arrays, "split", self.path),
             attributes=self._attributes(arrays, len(targets)),
             support=support,
-            repeats=values_key == "features" or (values_key == "x" and values.ndim == 2),
+            keys=feature_keys(values) if values_key == "features" or (values_key == "x" and values.ndim == 2) else None,
             ordinal=self.ordinal,
             private=self.private,
             licence=self.licence,
@@ -134,7 +135,7 @@ class NpzData(TargetData):
         wrong = [key for key in wanted if arrays[key].shape != (count,)]
         if wrong:
             raise DataError(f"{self.path}: expected {wrong} with one value per example, {count} of them")
-        texts = {key: arrays[key].astype(str).tolist() for key in wanted}
+        texts = {key: text_column(arrays, key, self.path) or () for key in wanted}
         return {key: tuple("" if text in _UNKNOWN else text for text in column) for key, column in texts.items()}
 
     def _reader(

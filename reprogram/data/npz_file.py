@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,22 @@ def text_column(arrays: Arrays, key: str | None, path: Path) -> tuple[str, ...] 
     """A one-dimensional array as text, or ``None`` if the file has none.
 
     Raises:
-        DataError: If it has another number of dimensions.
+        DataError: If it has another number of dimensions, or bytes that are no ASCII.
     """
     if key is None or key not in arrays:
         return None
     if arrays[key].ndim != 1:
         raise DataError(f"{path}: expected {key} [N], got {list(arrays[key].shape)}")
-    return tuple(arrays[key].astype(str).tolist())
+    try:
+        return tuple(arrays[key].astype(str).tolist())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected {key} as text, got bytes beyond ASCII; store it as str") from error
+
+
+def split_ids(split: Sequence[str]) -> tuple[str, ...]:
+    """Split of each row and its place in it, such as ``test/0``."""
+    places = {name: count() for name in split}
+    return tuple(f"{name}/{next(places[name])}" for name in split)
 
 
 def _join_splits(arrays: Arrays, path: Path) -> Arrays:
@@ -60,9 +70,10 @@ def _join_splits(arrays: Arrays, path: Path) -> Arrays:
         shapes = {arrays[f"{name}_{what}"].shape[1:] for name in SPLITS}
         if len(shapes) > 1:
             raise DataError(f"{path}: expected {what} of one shape in all splits, got {sorted(shapes)}")
+    split = np.repeat(SPLITS, counts)
     return {
         "images": np.concatenate([arrays[f"{name}_images"] for name in SPLITS]),
         "labels": np.concatenate([arrays[f"{name}_labels"] for name in SPLITS]),
-        "split": np.repeat(SPLITS, counts),
-        "ids": np.array([f"{name}/{row}" for name, count in zip(SPLITS, counts, strict=True) for row in range(count)]),
+        "split": split,
+        "ids": np.array(split_ids(split.tolist())),
     }

@@ -92,6 +92,27 @@ def read_image(path: Path, image_size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    """All files below a folder in alphabetical order, through links, but never round and round.
+
+    Args:
+        folder: The folder; one that does not exist has no files.
+        above: Folders that this one lies in.
+
+    Raises:
+        DataError: If a folder may not be read.
+    """
+    place = folder.resolve()
+    if place in above or not folder.is_dir():
+        return []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+    parts = [files_below(entry, above | {place}) if entry.is_dir() else [entry] for entry in entries]
+    return [file for part in parts for file in part]
+
+
 def read_splits(
     paths: Sequence[Path],
     root: Path,
@@ -104,7 +125,7 @@ def read_splits(
 
     Args:
         paths: File of each row.
-        root: Folder of the data; where it lies does not matter to the cache.
+        root: Folder of the data.
         rows: Rows of each split.
         image_size: Height and width (pixels) to resize to.
         skip_unreadable: Whether to leave out missing and broken files (with a logged warning) instead of refusing.
@@ -116,14 +137,18 @@ def read_splits(
     Raises:
         DataError: If files cannot be read and may not be skipped; all are counted, the first are named.
     """
-    keys = [_state(path, root) for path in paths]
-    return cached_splits(name, keys, lambda row: read_image(paths[row], image_size), image_size, rows, skip_unreadable)
+    place = root.resolve()
+    keys = [str(place / os.path.relpath(path, root)) for path in paths]
+    states = [_state(path) for path in paths]
+    return cached_splits(
+        name, keys, states, lambda row: read_image(paths[row], image_size), image_size, rows, skip_unreadable
+    )
 
 
-def _state(path: Path, root: Path) -> str:
-    """What changes when a file does."""
+def _state(path: Path) -> str:
+    """What changes when a file does: whoever keeps size and time while editing cannot keep the time of the change."""
     try:
         facts = path.stat()
     except OSError:
-        return f"{os.path.relpath(path, root)} is missing"
-    return f"{os.path.relpath(path, root)} {facts.st_size} {facts.st_mtime_ns}"
+        return "missing"
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"

@@ -100,7 +100,7 @@ class LeaveOneOut(Protocol):
     def __init__(
         self,
         attribute: str = "site",
-        value: str | None = None,
+        value: str | int | None = None,
         index: int | None = None,
         val_fraction: float | None = None,
         seed: int = 0,
@@ -110,7 +110,7 @@ class LeaveOneOut(Protocol):
                 f"protocol: expected one of value and index, got value={value} and index={index}; "
                 "set protocol.index=0 for the first"
             )
-        self.attribute, self.value, self.index = attribute, value, index
+        self.attribute, self.value, self.index = attribute, None if value is None else str(value), index
         self.val_fraction, self.seed = val_fraction, _checked_seed(seed)
 
     def rows(self, table: Table) -> dict[str, Rows]:
@@ -162,7 +162,7 @@ class Selection:
         max_test: The same for ``test``.
         duplicates: What becomes of an image that is in two splits: ``refuse`` the data, ``drop`` it from the split it
             should not inform (train before val before test), or ``keep`` it.
-        seed: Of the choices, >= 0; a larger choice contains a smaller one.
+        seed: Of the choices, >= 0; more ``shots`` contain fewer.
 
     Raises:
         ConfigError: If a value is out of range or more than one says how much to train on.
@@ -185,9 +185,11 @@ class Selection:
                 f"protocol: expected one of shots, train_fraction and max_train, got {shots}, {train_fraction} and "
                 f"{max_train}"
             )
-        if shots is not None and shots < 1:
-            raise ConfigError(f"protocol.shots: expected at least 1 example of each class, got {shots}; null for all")
-        if train_fraction is not None and not 0 < train_fraction <= 1:
+        counts = {"shots": shots, "max_train": max_train, "max_val": max_val, "max_test": max_test}
+        for name, count in counts.items():
+            if count is not None and (isinstance(count, bool) or count < 1):
+                raise ConfigError(f"protocol.{name}: expected at least 1 example, got {count}; null for all")
+        if train_fraction is not None and (isinstance(train_fraction, bool) or not 0 < train_fraction <= 1):
             raise ConfigError(f"protocol.train_fraction: expected a number in (0, 1], got {train_fraction}")
         self.shots, self.train_fraction, self.duplicates, self.seed = shots, train_fraction, duplicates, seed
         self.maxima = {"train": max_train, "val": max_val, "test": max_test}

@@ -14,7 +14,7 @@ from reprogram.data.base import Table, TargetData
 from reprogram.data.csv_images import read_columns
 from reprogram.data.labels import first_ids, name_targets
 from reprogram.data.npz import NpzData
-from reprogram.data.pixels import height_width, read_splits
+from reprogram.data.pixels import files_below, height_width, read_splits
 from reprogram.errors import ConfigError, DataError
 
 _LICENCE = "CC BY-NC 4.0"
@@ -163,7 +163,7 @@ class _Images(NamedTuple):
 
 def _files(folder: Path) -> dict[str, Path]:
     """The files below a folder by name; of several the first in alphabetical order."""
-    return {file.name: file for file in sorted(folder.rglob("*"), reverse=True) if file.is_file()}
+    return {file.name: file for file in reversed(files_below(folder))}
 
 
 def _one_hot(path: Path, class_names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from reprogram.data.base import Table, TargetData, in_memory
-from reprogram.data.embedding import feature_reader, feature_support
+from reprogram.data.embedding import feature_keys, feature_reader, feature_support
 from reprogram.data.pixels import stack_to_images
 
 
@@ -36,7 +36,7 @@ class BreastCancerData(TargetData):
             targets=targets,
             ids=[str(row) for row in range(len(targets))],
             read=feature_reader(features, self.cell),
-            repeats=True,
+            keys=feature_keys(features),
             val_fraction=0.2,
             support=feature_support(features.shape[1], self.cell),
             private=self.private,

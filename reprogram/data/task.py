@@ -76,7 +76,11 @@ def _examples(table: Table, rows: Mapping[str, Rows]) -> dict[str, Examples]:
 
 def _without_shared_images(table: Table, splits: dict[str, Examples], drop: bool) -> dict[str, Examples]:
     """Refuses images that are in two splits, or drops them from the earlier one: test stays as it is."""
-    digests = {name: _digests(examples.images) for name, examples in splits.items()}
+    key_of = dict(zip(table.ids, table.keys or (), strict=False))
+    digests = {
+        name: [key_of[row] for row in examples.ids] if key_of else _digests(examples.images)
+        for name, examples in splits.items()
+    }
     kept = dict(splits)
     for position, name in enumerate(SPLITS):
         later: dict[bytes, str] = {}

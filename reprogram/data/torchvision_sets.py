@@ -43,7 +43,7 @@ class TorchvisionData(TargetData):
         private: Whether no target pixel may leave this machine.
 
     Raises:
-        ConfigError: If there is no such class or the size is invalid.
+        ConfigError: If there is no such class, no split, or the size is invalid.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class TorchvisionData(TargetData):
     ) -> None:
         if dataset not in torchvision.datasets.__all__:
             raise ConfigError(f"dataset: expected a class of torchvision.datasets, got '{dataset}'")
+        if not splits:
+            raise ConfigError("splits: expected the arguments of train and other splits, got none")
         self.name = name
         self.dataset = dataset
         self.splits = splits
