@@ -158,8 +158,8 @@ class TaskData:
             absent = [label for index, label in enumerate(self.spec.class_names) if index not in present]
             if absent and name == "train":
                 raise DataError(
-                    f"{task}: expected training examples of every class, got none of {absent}; use more of them "
-                    "(protocol.shots, max_train or train_fraction), choose another split, or name only classes that occur"
+                    f"{task}: expected training examples of every class, got none of {absent}; use more "
+                    "(protocol.shots, max_train, train_fraction), choose another split, or name only classes that occur"
                 )
             if absent:
                 _logger.warning("%s: split %r has no example of %s", task, name, absent)

@@ -47,7 +47,8 @@ def cached_splits(
     """The images of each split; only rows that no earlier call has decoded are decoded.
 
     Several processes may share a cache: one decodes at a time. A row whose state is another one, or whose pixels no
-    longer fit their checksum, is decoded again. An image that cannot be read is not remembered, so the next call tries it again.
+    longer fit their checksum, is decoded again. An image that cannot be read is not remembered, so the next call tries
+    it again.
 
     Args:
         name: Of the task.

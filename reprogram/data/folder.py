@@ -78,7 +78,11 @@ class FolderData(TargetData):
         places = [name.split("/") for name in ids]
         given = [parts[0] for parts in places] if has_splits else None
         labels = [parts[int(has_splits)] for parts in places]
-        self._refuse_empty_classes({"/".join(parts[: 1 + has_splits]) for parts in places}, has_splits)
+        if has_splits:
+            folders = [f"{split}/{name}" for split in SPLITS for name in _folders(self.path / split)]
+        empty = sorted(set(folders) - {"/".join(parts[: 1 + has_splits]) for parts in places})
+        if empty:
+            raise DataError(f"{self.path}: no images in the class folders {empty[:5]}; fill or remove them")
         targets, class_names = name_targets(labels, self.class_names, ids, origin=str(self.path))
         paths = [self.path / name for name in ids]
         return Table(
@@ -111,14 +115,6 @@ class FolderData(TargetData):
         if not images:
             raise DataError(f"{self.path}: expected images at {layout} ({sorted(IMAGE_SUFFIXES)}), got none")
         return images
-
-    def _refuse_empty_classes(self, filled: set[str], has_splits: bool) -> None:
-        classes = _folders(self.path)
-        if has_splits:
-            classes = [f"{split}/{name}" for split in SPLITS for name in _folders(self.path / split)]
-        empty = [name for name in classes if name not in filled]
-        if empty:
-            raise DataError(f"{self.path}: no images in the class folders {empty[:5]}; fill or remove them")
 
 
 def _folders(path: Path) -> list[str]:

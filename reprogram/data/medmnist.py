@@ -111,8 +111,8 @@ class MedMnistData(TargetData):
             getattr(medmnist, self.info["python_class"])(split="test", root=str(root), size=self.size, download=True)
         except (RuntimeError, OSError) as error:
             raise DataError(
-                f"{self.name}: the download failed ({error}). Fetch {self.info[f'url{self.flag}']} by hand and save it as "
-                f"{file}, or set data.path to a local copy"
+                f"{self.name}: the download failed ({error}). Fetch {self.info[f'url{self.flag}']} by hand and save it "
+                f"as {file}, or set data.path to a local copy"
             ) from error
         return file
 
