@@ -88,6 +88,9 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _validated(value: Any, hint: Any) -> Any:
+    kinds = {hint, *typing.get_args(hint)}
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        value = str(value)  # which is no number, while pydantic takes true for 1
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except PydanticUserError:  # a hint that pydantic cannot check

@@ -12,7 +12,7 @@ import torch
 
 from reprogram.artefact import load
 from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.pixels import IMAGE_SUFFIXES, read_image
+from reprogram.data.pixels import IMAGE_SUFFIXES, files_below, read_image
 from reprogram.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def find_images(inputs: str | Sequence[str]) -> list[Path]:
     for name in [inputs] if isinstance(inputs, str) else inputs:
         path = Path(name)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            files = [file for file in files_below(path) if file.suffix.lower() in IMAGE_SUFFIXES]
         elif path.exists():
             files = [path]
         else:

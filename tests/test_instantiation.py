@@ -93,6 +93,7 @@ def test_a_missing_argument_names_the_block() -> None:
         ({"rate": "fast"}, r"thing\.rate: expected float, got 'fast'"),
         ({"rate": None}, r"thing\.rate: expected float, got None"),
         ({"names": 3}, r"thing\.names: expected Sequence\[str\] \| None, got 3"),
+        ({"size": True}, r"thing\.size: expected int, got True"),
         ({"on": "perhaps"}, r"thing\.on: expected bool, got 'perhaps'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -21,6 +21,7 @@ from reprogram.errors import DataError
 
 COUNT = 10
 KEYS = [f"image {row}" for row in range(COUNT)]
+ZERO = {"train": np.array([0])}
 
 
 class Decoder:
@@ -36,10 +37,12 @@ class Decoder:
         return torch.full((3, 2, 4), row + 1, dtype=torch.uint8)
 
 
-def read(decode: Decoder, keys: list[str] = KEYS, skip: bool = False, **rows: list[int]) -> dict[str, list[int]]:
+def read(
+    decode: Decoder, keys: list[str] = KEYS, states: list[str] = KEYS, skip: bool = False, **rows: list[int]
+) -> dict[str, list[int]]:
     """The colours of the images of each split."""
     wanted = {name: np.array(part) for name, part in rows.items()}
-    splits = cached_splits("a task/1", keys, decode, (2, 4), wanted, skip_unreadable=skip)
+    splits = cached_splits("a task/1", keys, states, decode, (2, 4), wanted, skip_unreadable=skip)
     for images, kept in splits.values():
         assert isinstance(images, ImageRows)
         assert images.shape == (len(kept), 3, 2, 4)
@@ -71,9 +74,22 @@ def test_other_keys_and_other_sizes_have_another_cache(root: Path) -> None:
     read(decode, train=[0])
     read(decode, keys=["changed", *KEYS[1:]], train=[0])
     assert decode.rows == [0, 0]
-    large = cached_splits("a task/1", KEYS, lambda row: torch.zeros(3, 1, 1).byte(), (1, 1), {"train": np.array([0])})
+    large = cached_splits("a task/1", KEYS, KEYS, lambda row: torch.zeros(3, 1, 1).byte(), (1, 1), ZERO)
     assert large["train"][0].shape == (1, 3, 1, 1)
     assert len(list(root.iterdir())) == 3
+
+
+def test_a_row_whose_state_differs_is_decoded_again_and_no_other(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(Decoder(), train=list(range(COUNT)))
+    changed, same = Decoder(), Decoder()
+    states = [*KEYS[:4], "changed", *KEYS[5:]]
+    with caplog.at_level(logging.WARNING):
+        assert read(changed, states=states, train=list(range(COUNT))) == {"train": list(range(1, COUNT + 1))}
+    assert changed.rows == [4]
+    assert "1 images have changed or are damaged" in caplog.text
+    read(same, states=states, train=list(range(COUNT)))
+    assert same.rows == []
+    assert (next(root.glob("*/states"))).stat().st_size == 8 * COUNT
 
 
 def test_a_kill_costs_only_the_images_that_were_not_yet_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +102,7 @@ def test_a_kill_costs_only_the_images_that_were_not_yet_on_the_disk(monkeypatch:
 
     rows = {"train": np.arange(COUNT)}
     with pytest.raises(KeyboardInterrupt):
-        cached_splits("a task/1", KEYS, killed, (2, 4), rows)
+        cached_splits("a task/1", KEYS, KEYS, killed, (2, 4), rows)
     again = Decoder()
     assert read(again, train=list(range(COUNT))) == {"train": list(range(1, COUNT + 1))}
     assert sorted(again.rows) == [4, 5, 6, 7, 8, 9]
@@ -102,7 +118,7 @@ def test_a_damaged_image_is_decoded_again_with_a_warning(root: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert read(again, train=[1, 3], test=[7, 8, 9]) == {"train": [2, 4], "test": [8, 9, 10]}
     assert sorted(again.rows) == [3, 8, 9]
-    assert caplog.messages == [f"{images.parent}: 3 images are damaged and decoded again"]
+    assert caplog.messages == [f"{images.parent}: 3 images have changed or are damaged, and are decoded again"]
 
 
 def test_an_unreadable_image_is_refused_or_left_out_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,7 +143,7 @@ def test_processes_that_come_together_decode_an_image_once(caplog: pytest.LogCap
 
     def load(fold: int) -> Tensor:
         rows = {"train": np.arange(COUNT), "test": np.array([fold])}
-        return cached_splits("a task/1", KEYS, decode, (2, 4), rows)["train"][0][:][:, 0, 0, 0]
+        return cached_splits("a task/1", KEYS, KEYS, decode, (2, 4), rows)["train"][0][:][:, 0, 0, 0]
 
     with caplog.at_level(logging.INFO), ThreadPoolExecutor(2) as pool:
         assert [colours.tolist() for colours in pool.map(load, [0, 1])] == [list(range(1, COUNT + 1))] * 2
@@ -176,7 +192,28 @@ def test_a_file_that_changes_or_appears_is_read_anew(tmp_path: Path, root: Path)
     assert colours() == [10, 20]
     write(0, 30)
     assert colours() == [30, 20]
-    caches = len(list(root.iterdir()))
-    (tmp_path / "data").rename(tmp_path / "moved")
-    assert colours("moved") == [30, 20]
-    assert len(list(root.iterdir())) == caches
+    assert len(list(root.iterdir())) == 1
+
+
+def test_files_of_equal_name_size_and_time_are_told_apart(tmp_path: Path) -> None:
+    def write(folder: str, colour: int) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        with (tmp_path / folder / "0.bmp").open("r+b" if (tmp_path / folder / "0.bmp").exists() else "wb") as file:
+            Image.new("RGB", (1, 1), (colour, 0, 0)).save(file, "bmp")
+        os.utime(tmp_path / folder / "0.bmp", ns=(0, 10**18))
+
+    def colour(folder: str) -> int:
+        images, _ = read_splits([tmp_path / folder / "0.bmp"], tmp_path / folder, ZERO, (1, 1), False, "files")["train"]
+        return int(images[:][0, 0, 0, 0])
+
+    for name, value in (("one", 10), ("two", 20)):
+        write(name, value)
+        assert colour(name) == value
+    inode = (tmp_path / "one" / "0.bmp").stat().st_ino
+    time.sleep(0.02)  # longer than a tick of the kernel's clock, which stamps the change
+    write("one", 30)
+    assert (tmp_path / "one" / "0.bmp").stat().st_ino == inode
+    assert (colour("one"), colour("two")) == (30, 20)
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    assert colour("link") == 30
+    assert len(list((tmp_path / "root").iterdir())) == 2

@@ -88,6 +88,19 @@ def test_a_split_file_that_is_wrong_is_refused(configured: Make, tmp_path: Path,
         load_task(configured("ucf101", **save(tmp_path, content)).table())
 
 
+def test_a_folder_in_place_of_the_file_is_refused(configured: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path}: the JSON file cannot be read .Is a directory"):
+        configured("ucf101", **{**save(tmp_path, entries()), "path": str(tmp_path)}).table()
+
+
+def test_only_the_first_entry_that_is_wrong_is_named(configured: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        configured("ucf101", **save(tmp_path, {"train": [["a.jpg", "zero", "A"]] * 9})).table()
+    assert str(caught.value).count("valid integer") == 1
+    assert "got at 'train 0 1': Input should be a valid integer" in str(caught.value)
+    assert "http" not in str(caught.value)
+
+
 def test_the_general_config_asks_for_a_name(configured: Make, tmp_path: Path) -> None:
     leaf = configured("coop", **save(tmp_path, entries()), name="flowers102", image_size=[8, 16])
     assert load_task(leaf.table()).spec.image_size == (8, 16)

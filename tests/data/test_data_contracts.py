@@ -13,6 +13,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from reprogram.data.base import SPLITS, TargetData, TaskData
+from reprogram.data.sklearn_tasks import BreastCancerData
 from reprogram.data.task import load_task
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -78,6 +79,13 @@ def test_the_splits_of_an_embedded_task_are_disjoint_and_hold_every_class(embedd
         assert not set(data.splits[one].ids) & set(data.splits[other].ids)
     for examples in data.splits.values():
         assert examples.targets.unique().tolist() == list(range(data.spec.num_classes))
+
+
+def test_features_are_told_apart_before_they_are_rounded() -> None:
+    table = BreastCancerData().table()
+    assert table.keys is not None
+    assert not table.repeats
+    assert len(set(table.keys)) == 569
 
 
 def test_an_embedded_task_uses_the_range_and_only_its_support(embedded: tuple[str, TaskData]) -> None:

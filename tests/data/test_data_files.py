@@ -11,7 +11,7 @@ from PIL import Image
 
 from reprogram.data.csv_images import CsvData
 from reprogram.data.folder import FolderData
-from reprogram.data.pixels import read_image
+from reprogram.data.pixels import files_below, read_image
 from reprogram.data.protocols import Selection
 from reprogram.data.task import load_task
 from reprogram.errors import ConfigError, DataError
@@ -105,6 +105,50 @@ def test_a_folder_split_that_leaks_is_refused(tmp_path: Path) -> None:
         load_task(FolderData(str(root), group_pattern=r"(p\d+)").table(), selection=KEEP)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("Train", "train"), ("Training", "train"), ("valid", "val"), ("VALIDATION", "val")]
+)
+def test_a_folder_named_nearly_like_a_split_is_to_be_renamed(tmp_path: Path, name: str, wanted: str) -> None:
+    root = folder(tmp_path, (name, "test"), count=1)
+    with pytest.raises(DataError, match=f"rename {name} to {wanted}"):
+        FolderData(str(root)).table()
+
+
+def test_linked_folders_are_read_and_loops_are_not_followed(tmp_path: Path) -> None:
+    pool = folder(tmp_path / "pool", count=2)
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for label in ("mole", "melanoma"):
+            (tmp_path / "data" / split / label).symlink_to(pool / label)
+    (pool / "mole" / "loop").symlink_to(tmp_path / "data", target_is_directory=True)
+    (pool / "mole" / "self").symlink_to("self")
+    table = FolderData(str(tmp_path / "data")).table()
+    names = ["melanoma/p0_0.png", "melanoma/p0_1.png", "mole/p0_0.png", "mole/p0_1.png"]
+    assert [name for name in table.ids if "loop" not in name] == [
+        f"{s}/{name}" for s in ("test", "train") for name in names
+    ]
+    assert files_below(tmp_path / "absent") == []
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(DataError, match=f"{tmp_path}: the folder cannot be read .Permission denied"):
+        files_below(tmp_path)
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    (folder(tmp_path / "flat") / "nevus").mkdir()
+    (tmp_path / "flat" / ".cache").mkdir()
+    with pytest.raises(DataError, match=r"no images in the class folders \['nevus'\]"):
+        FolderData(str(tmp_path / "flat")).table()
+    (folder(tmp_path / "split", ("train", "test")) / "test" / "nevus").mkdir()
+    with pytest.raises(DataError, match=r"\['test/nevus'\]; fill or remove"):
+        FolderData(str(tmp_path / "split")).table()
+
+
 def test_other_files_are_named_and_an_empty_folder_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder(tmp_path / "skin") / "mole" / "scan.dcm").write_bytes(b"x")
     (tmp_path / "skin" / "mole" / ".DS_Store").write_bytes(b"x")
@@ -128,7 +172,7 @@ def test_broken_images_are_counted_and_named_or_skipped(tmp_path: Path, caplog: 
     (root / "train" / "mole" / "p0_0.png").write_bytes(whole[:-30])
     (root / "val" / "mole" / "p0_1.png").write_bytes(b"no image")
     with pytest.raises(
-        DataError, match=r"(?s)2 of 60 .*train/mole/p0_0\.png.*val/mole/p0_1\.png.*skip_unreadable=true"
+        DataError, match=r"(?s)2 of 60 .*train/mole/p0_0\.png.*val/mole/p0_1\.png.*data\.skip_unreadable=true"
     ):
         load_task(FolderData(str(root)).table())
     with caplog.at_level(logging.WARNING):

@@ -103,6 +103,21 @@ def test_features_are_scaled_by_the_training_split(tmp_path: Path) -> None:
         assert data.spec.support.tolist() == [[True]]
 
 
+def test_equal_features_in_two_splits_are_found_before_they_are_rounded(tmp_path: Path) -> None:
+    features = np.arange(24.0).reshape(12, 2)
+    features[[1, 9]] = [[5.0], [5.0 + 1e-9]]  # they look the same
+    for key in ("features", "x"):
+        near = NpzData(save(tmp_path, **{key: features}, labels=LABELS, split=SPLIT)).table()
+        load = load_task(near)
+        assert torch.equal(load.splits["train"].images[1], load.splits["test"].images[1])
+        equal = features.copy()
+        equal[9] = equal[1]
+        table = NpzData(save(tmp_path, **{key: equal}, labels=LABELS, split=SPLIT)).table()
+        with pytest.raises(DataError, match=r"1 images of 'train' are also in a later split: 1 = 9;"):
+            load_task(table)
+        assert len(load_task(table, selection=Selection(duplicates="drop")).splits["train"]) == 5
+
+
 def test_correlations_keep_the_rest_of_the_square_free(tmp_path: Path) -> None:
     values = np.tile(np.array([[-127, 0, 127]], dtype=np.int8), (12, 1))
     subjects = np.array([f"s{row}" for row in range(12)])
@@ -230,10 +245,10 @@ def test_a_medmnist_file_is_found_fetched_or_explained(tmp_path: Path, monkeypat
     with pytest.raises(DataError, match="no such file"):
         load_task(MedMnistData("dermamnist", root=str(tmp_path), download=False).table())
     monkeypatch.setattr(utils, "download_url", fetch)
-    assert task.table().split == SPLIT.tolist()
+    assert task.table().split == tuple(SPLIT.tolist())
     monkeypatch.setattr(utils, "download_url", offline)
     kept = MedMnistData("dermamnist", size=64, root=str(tmp_path / "new"), download=False)
-    assert kept.table().split == SPLIT.tolist()
+    assert kept.table().split == tuple(SPLIT.tolist())
 
 
 ASSETS = {
@@ -260,6 +275,19 @@ def test_the_shared_files_load_with_their_published_counts(name: str, assets: Pa
     if name == "ham10000_64":
         assert data.spec.class_names == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
         assert all(group.startswith("HAM_") for group in data.splits["test"].groups or [""])
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    names = np.array(["Zürich".encode()] * 12)
+    for key in ("ids", "group", "site", "split"):
+        path = save(tmp_path, **{"images": PIXELS, "labels": LABELS, key: names})
+        with pytest.raises(DataError, match=rf"toy\.npz: expected {key} as text, got bytes beyond ASCII"):
+            NpzData(path).table()
+
+
+def test_an_id_may_be_called_nan(tmp_path: Path) -> None:
+    ids = np.array(["nan", *map(str, range(11))])
+    assert NpzData(save(tmp_path, images=PIXELS, labels=LABELS, ids=ids)).table().ids[0] == "nan"
 
 
 def test_what_is_not_a_number_is_not_known(tmp_path: Path) -> None:

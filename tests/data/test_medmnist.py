@@ -9,7 +9,7 @@ import pytest
 from reprogram.data.base import SPLITS
 from reprogram.data.medmnist import MedMnistData
 from reprogram.data.task import load_task
-from reprogram.errors import ConfigError
+from reprogram.errors import ConfigError, DataError
 
 medmnist = pytest.importorskip("medmnist")
 
@@ -65,6 +65,25 @@ def test_a_file_that_is_not_the_published_one_is_used_with_a_warning(
     published = medmnist.INFO["breastmnist"]["MD5_64"]
     assert "mine.npz: is not the published file of breastmnist, size 64 (md5 " in caplog.text
     assert f"published {published})" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match=r"dermamnist: the download failed \(.*data\.path to a local copy"):
+            MedMnistData("dermamnist", root=str(root)).table()
+
+
+def test_rows_without_ids_are_numbered_by_split(tmp_path: Path, assets: Path) -> None:
+    table = MedMnistData("pneumoniamnist", path=str(assets / "data" / "pneumonia_28.npz")).table()
+    assert table.split is not None
+    first = {name: table.ids[list(table.split).index(name)] for name in SPLITS}
+    assert first == {name: f"{name}/0" for name in SPLITS}
+    assert len(set(table.ids)) == 5222
+    images, split = np.zeros((3, 4, 4), dtype=np.uint8), np.array(["test", "train", "test"])
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.array([0, 1, 7]), split=split)
+    with pytest.raises(DataError, match=r"mine\.npz: expected labels 0\.\.1 .* wrong in 1 rows: test/1;"):
+        MedMnistData("pneumoniamnist", path=str(tmp_path / "mine.npz")).table()
 
 
 def test_the_published_file_is_known_by_its_checksum(assets: Path, caplog: pytest.LogCaptureFixture) -> None:

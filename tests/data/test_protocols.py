@@ -72,6 +72,8 @@ def test_folds_are_a_function_of_the_seed_and_validation_is_not_the_test() -> No
 
 def test_one_site_is_tested_and_no_row_of_it_trained_on() -> None:
     data = table(attributes={"site": SITES})
+    numbers = table(attributes={"site": [str(row % 3) for row in range(COUNT)]})
+    assert LeaveOneOut(value=2).rows(numbers)["test"].tolist() == list(range(2, COUNT, 3))
     by_name, by_index = LeaveOneOut(value="NYU").rows(data), LeaveOneOut(index=1).rows(data)
     assert by_name["test"].tolist() == by_index["test"].tolist() == list(range(1, COUNT, 4))
     assert {SITES[row] for row in [*by_name["train"], *by_name["val"]]} == {"KKI", "UCLA", "YALE"}
@@ -106,9 +108,22 @@ def test_shots_fractions_and_maxima_choose_among_training_rows() -> None:
     assert few["test"].tolist() == rows["test"].tolist()
     assert len(Selection(train_fraction=0.25).choose(data, rows)["train"]) == round(0.25 * len(rows["train"]))
     assert len(Selection(max_val=5).choose(data, rows)["val"]) == 5
-    for wrong in ({"shots": 0}, {"train_fraction": 0.0}, {"shots": 1, "max_train": 9}, {"duplicates": "ask"}):
+    for wrong in (
+        {"shots": 0},
+        {"train_fraction": 0.0},
+        {"train_fraction": True},
+        {"shots": 1, "max_train": 9},
+        {"duplicates": "ask"},
+    ):
         with pytest.raises(ConfigError, match="protocol"):
             Selection(**wrong)
+
+
+@pytest.mark.parametrize("name", ["shots", "max_train", "max_val", "max_test"])
+@pytest.mark.parametrize("number", [0, -1, True])
+def test_a_number_of_examples_that_is_none_is_named(name: str, number: int) -> None:
+    with pytest.raises(ConfigError, match=rf"protocol\.{name}: expected at least 1 example, got {number}; null"):
+        Selection(**{name: number})  # type: ignore[arg-type]
 
 
 def test_an_image_in_two_splits_is_named_or_dropped_from_the_earlier_one() -> None:
@@ -126,5 +141,5 @@ def test_an_image_in_two_splits_is_named_or_dropped_from_the_earlier_one() -> No
 
 
 def test_a_class_without_training_examples_is_refused() -> None:
-    with pytest.raises(DataError, match=r"none of \['maybe'\]; leave the class out"):
+    with pytest.raises(DataError, match=r"none of \['maybe'\]; use more \(protocol\.shots, max_train, "):
         load_task(table(class_names=("no", "yes", "maybe")))

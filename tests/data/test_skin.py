@@ -126,6 +126,15 @@ def test_an_image_that_is_in_one_table_only_is_named(tmp_path: Path, shorter: st
         IsicData(path).table()
 
 
+def test_linked_folders_of_images_are_found(tmp_path: Path) -> None:
+    ham(tmp_path / "disk")
+    (tmp_path / "data").mkdir()
+    for part in (tmp_path / "disk").iterdir():
+        (tmp_path / "data" / part.name).symlink_to(part)
+    data = load_task(Ham10000Data(str(tmp_path / "data"), image_size=4).table())
+    assert sum(map(len, data.splits.values())) == COUNT
+
+
 def test_a_folder_without_the_files_says_where_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected HAM10000_metadata.csv; .*DVN/DBW86T"):
         Ham10000Data(str(tmp_path)).table()

@@ -240,6 +240,8 @@ def test_a_broken_image_is_named(configured: Make, tmp_path: Path) -> None:
 def test_what_is_no_such_set_is_refused(configured: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"torchvision\.datasets, got 'Cifar10'"):
         configured("cifar10", root=str(tmp_path), dataset="Cifar10")
+    with pytest.raises(ConfigError, match=r"splits: expected the arguments of train .* got none"):
+        configured("cifar10", root=str(tmp_path), splits={})
     write_cifar(tmp_path, library.CIFAR10, "labels")
     with pytest.raises(ConfigError, match=r"cifar10 is an array of images \[32, 32\], got \[64, 64\]; program\.size"):
         configured("cifar10", root=str(tmp_path), image_size=64).table()
