@@ -21,6 +21,7 @@ LOCAL = (  # a black box's user could have this one at home; it is 50 times chea
     "source@evaluation.local_source=module",
     "evaluation.local_source.target=timm.models.efficientnet._gen_mobilenet_v1",
     "++evaluation.local_source.kwargs={variant: mobilenetv1_100, channel_multiplier: 0.25, pad_type: same}",
+    "evaluation.local_source.name=mobilenetv1_025",
     "evaluation.local_source.image_size=[128,128]",
     "evaluation.local_source.mean=[0.5,0.5,0.5]",
     "evaluation.local_source.std=[0.5,0.5,0.5]",
