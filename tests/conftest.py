@@ -14,6 +14,8 @@ os.environ["WANDB_MODE"] = "offline"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
+        if {"integration", "commands"} & set(item.path.parts):  # whole runs
+            item.add_marker("slow")
         if not any(item.get_closest_marker(mark) for mark in ("slow", "gpu", "ddp")):
             item.add_marker("fast")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
