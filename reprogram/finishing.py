@@ -14,7 +14,7 @@ from reprogram.accounting import recorded_queries
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, TaskData
-from reprogram.evaluation.baselines import Baselines, FineTuning
+from reprogram.evaluation.baselines import Baselines, FineTuning, Setting
 from reprogram.evaluation.measure import Choices, measure
 from reprogram.evaluation.predictions import Predictions, write_csv
 from reprogram.evaluation.scoring import score
@@ -74,7 +74,7 @@ def finish(
     choices, fine_tuning = judged_by(cfg)
     untrained = build.classifier(cfg, source, data.spec).to(device).eval()
     local_source = partial(build.local_source, cfg, device.type)
-    baselines = Baselines(untrained, data, primed, batch_size, device, local_source, fine_tuning)
+    baselines = Baselines(Setting(untrained, data, primed, batch_size, device, local_source, fine_tuning))
     compared = baselines.compute_all(cfg["evaluation"]["baselines"])
     queries["baseline"] = baselines.queries
 

@@ -35,7 +35,6 @@ class Summary:
         differences: Reprogrammed minus each baseline, with ``p_value``.
         spread: Mean and standard deviation over single runs, by metric; empty for one run.
         verdicts: Of each metric.
-        absent: Baselines there should be and are not.
         per_class: Metrics of each class against the rest, first seed.
         subgroups: Metrics by attribute and value, first seed.
     """
@@ -46,7 +45,6 @@ class Summary:
     differences: Scores
     spread: dict[str, tuple[float, float]]
     verdicts: dict[str, Verdict]
-    absent: list[str]
     per_class: dict[str, Any]
     subgroups: dict[str, Any]
 
@@ -113,7 +111,6 @@ def summarise(experiment: Experiment, num_resamples: int = 1000) -> Summary:
         over,
         _spread([run.tested[OURS] for run in experiment.runs if run.record["seed"] in pooled.seeds], ordinal),
         {metric: verdict(scores[OURS], theirs, over, absent, metric) for metric in scores[OURS]},
-        absent,
         per_class(pooled.first, num_resamples, 0, None, first.classes),
         subgroups(pooled.first, bands, ordinal, num_resamples, 0),
     )

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import SPLITS, Examples, TaskData
-from reprogram.evaluation.baselines import Baselines, FineTuning
+from reprogram.evaluation.baselines import Baselines, FineTuning, Setting
 from reprogram.mappings.base import LabelMapping
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.programs.frame import FrameProgram
@@ -63,4 +63,4 @@ def not_at_home() -> SourceModel:
 def baselines(data: TaskData, model: ReprogrammedClassifier | None = None, batch_size: int = 3) -> Baselines:
     """Beside a frequency mapping; whatever nobody asked for fails when it is made."""
     model = classifier(FrequencyMapping(4, 3)) if model is None else model
-    return Baselines(model, data, data.splits["train"], batch_size, CPU, not_at_home, FineTuning(not_at_home))
+    return Baselines(Setting(model, data, data.splits["train"], batch_size, CPU, not_at_home, FineTuning(not_at_home)))

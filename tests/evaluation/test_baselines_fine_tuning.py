@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reprogram.data.loader import to_float
 from reprogram.errors import ConfigError, SourceError
-from reprogram.evaluation.baselines import Baselines, FineTuning
+from reprogram.evaluation.baselines import Baselines, FineTuning, Setting
 from reprogram.evaluation.predictions import Predictions
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.sources.network import NetworkSource
@@ -50,7 +50,9 @@ def fine_tuned(network: NetworkSource, copies: list[NetworkSource] | None = None
 
     tuning = FineTuning(make, **({"epochs": 8, "lr": 0.02, "batch_size": 4} | choices))
     data, count = quarters(), len(copies)
-    made = Baselines(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 3, CPU, not_at_home, tuning)
+    made = Baselines(
+        Setting(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 3, CPU, not_at_home, tuning)
+    )
     found = made.compute("fine_tuning")
     assert (len(copies), made.queries) == (count + 1, 0)
     assert set(found) == {"val", "test"}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from reprogram.data.base import SPLITS, Examples, TaskData
-from reprogram.evaluation.baselines import Baselines, FineTuning, linear
+from reprogram.evaluation.baselines import Baselines, FineTuning, Setting, linear
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.mappings.logistic import fit_logistic
 from reprogram.sources.black_box import BlackBox
@@ -94,7 +94,7 @@ def test_local_probe_uses_another_network_and_leaves_a_black_box_alone() -> None
     )
     model = classifier(FrequencyMapping(4, 3), source)
     primed = data.splits["train"].subset([0, 6, 9])  # what asks nothing is fitted to all of them
-    made = Baselines(model, data, primed, 5, CPU, at_home, FineTuning(not_at_home))
+    made = Baselines(Setting(model, data, primed, 5, CPU, at_home, FineTuning(not_at_home)))
     free = made.compute_all(["majority", "raw_linear"])
     assert not made_at_home
     free |= made.compute_all(["local_probe"])

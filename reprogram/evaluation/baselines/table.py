@@ -1,19 +1,16 @@
 """All baselines by name."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from reprogram.classifier import ReprogrammedClassifier
-from reprogram.data.base import Examples, TaskData
 from reprogram.errors import ConfigError, QueryBudgetExceeded, SourceError
 from reprogram.evaluation.baselines.claims import ALWAYS
 from reprogram.evaluation.baselines.linear import feature_probe, linear_probe, local_probe, raw_linear
 from reprogram.evaluation.baselines.setting import Baseline, Setting
 from reprogram.evaluation.baselines.untrained import majority, mapping_only
 from reprogram.evaluation.predictions import Predictions
-from reprogram.sources.base import SourceModel
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +30,11 @@ class Baselines:
     """Computes baselines on one task; scored splits are fitted on training images alone.
 
     Args:
-        classifier: Untrained; its program and mapping are those that training would start from.
-        data: The target task.
-        train: Training images that the source may be asked about; what asks it nothing uses all of them.
-        batch_size: Examples of a forward.
-        device: Where the classifier is.
-        local_source: Makes the backbone of ``local_probe``; called where that is asked for.
-        fine_tuning: The baseline of this name.
+        setting: What they share.
     """
 
-    def __init__(
-        self,
-        classifier: ReprogrammedClassifier,
-        data: TaskData,
-        train: Examples,
-        batch_size: int,
-        device: torch.device,
-        local_source: Callable[[], SourceModel],
-        fine_tuning: Baseline,
-    ) -> None:
-        self._setting = Setting(classifier, data, train, batch_size, device, local_source, fine_tuning)
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
 
     @property
     def queries(self) -> int:
