@@ -67,7 +67,8 @@ class BatchObjective:
         answers = []
         with torch.no_grad():
             for rows, which in zip(torch.split(point_index, CHUNK), torch.split(examples, CHUNK), strict=True):
-                canvases = self.classifier.program(self.context[which], points[rows])
+                context = tuple(part[which] for part in self.context)
+                canvases = self.classifier.program(context, points[rows])
                 answers.append(self.classifier.source(canvases))
         return self._score(torch.cat(answers), self.targets[examples])
 

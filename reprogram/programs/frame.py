@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reprogram.errors import ConfigError
-from reprogram.programs.base import InputProgram
+from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
 from reprogram.programs.placement import Placement
 
@@ -64,8 +64,8 @@ class FrameProgram(InputProgram):
             )
         self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
 
-    def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:
+    def forward(self, context: Context, theta: Tensor | None = None) -> Tensor:
         """Adds the frame to placed images; theta [D] or [B, D] in logits."""
         theta = self.theta if theta is None else theta
         frame: Tensor = self.basis(theta, lambda field: torch.sigmoid(self.gain * field))
-        return context + frame
+        return context[0] + frame

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from reprogram.errors import ConfigError
-from reprogram.programs.base import InputProgram
+from reprogram.programs.additive import add_offset, expect_bounds, place_on_grey
+from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
 from reprogram.programs.placement import Placement
 
@@ -24,13 +24,14 @@ class FullProgram(InputProgram):
         size: Side of the placed target image (pixels), or height and width; ``None``: the whole canvas.
         position: Row and column of its top left corner; ``None``: centred.
         support: Boolean [h, w], true where target images carry data.
-        strength: Largest offset in units of the pixel range, in (0, 1].
+        strength: Largest offset of a pixel, in units of the pixel range, in (0, 1].
+        max_norm: Largest Euclidean norm of the offset over all pixels and channels, likewise; ``None``: unbounded.
         resolution: Rows and columns of theta, or one number for both; ``None``: every pixel.
         basis: ``grid``, bilinear between the cells of a coarse grid; ``dct``, the lowest frequencies of a DCT-II.
         tied: One value for the three colour channels: a third of D, for grey data.
 
     Raises:
-        ConfigError: If the strength is outside (0, 1], the basis has no such name, or the resolution is missing or
+        ConfigError: If the strength is outside (0, 1], the norm is not above 0, the basis has no such name, or the resolution is missing or
             does not fit the canvas.
 
     Reference:
@@ -45,24 +46,24 @@ class FullProgram(InputProgram):
         position: Sequence[int] | None = None,
         support: Tensor | None = None,
         strength: float = 1.0,
+        max_norm: float | None = None,
         resolution: int | Sequence[int] | None = None,
         basis: str = "grid",
         tied: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 < strength <= 1:
-            raise ConfigError(f"program.strength: expected a number in (0, 1], got {strength}")
-        self.strength = strength
+        expect_bounds(strength, max_norm)
+        self.strength, self.max_norm = strength, max_norm
         self.placement = Placement(canvas, canvas if size is None else size, position, support)
         self.basis = Basis(canvas, torch.ones_like(self.placement.covered), resolution, basis, tied)
         self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
 
-    def context(self, images: Tensor) -> Tensor:
-        """Places images on mid-grey: on black, an offset below zero would have no gradient."""
-        return super().context(images) + 0.5 * ~self.placement.covered
+    def context(self, images: Tensor) -> Context:
+        """Places images on mid-grey."""
+        return (place_on_grey(self.placement, images),)
 
-    def forward(self, context: Tensor, theta: Tensor | None = None) -> Tensor:
+    def forward(self, context: Context, theta: Tensor | None = None) -> Tensor:
         """Adds the offset to placed images; theta [D] or [B, D]."""
         theta = self.theta if theta is None else theta
         offset: Tensor = self.basis(theta, torch.tanh)
-        return (context + self.strength * offset).clamp(0, 1)
+        return add_offset(context[0], self.strength * offset, self.max_norm)
