@@ -91,7 +91,7 @@ def load(
     facts["class_names"], facts["image_size"] = tuple(facts["class_names"]), tuple(facts["image_size"])
     task = TaskSpec(**facts, support=tensors.pop("task.support", None))
     cfg.setdefault("access", {"_target_": None})  # artefacts of before there were black boxes
-    source = build.source(cfg, torch.device(device).type)
+    source = build.source(cfg, torch.device(device).type, task)
     if source.fingerprint != record["source_fingerprint"]:
         raise SourceError(
             f"{folder}: this program was trained on a source with fingerprint {record['source_fingerprint'][:12]}, "

@@ -3,7 +3,6 @@
 Facts (sizes, class counts) come from the source and the task; the config holds choices.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.loggers import CSVLogger, Logger
 
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, Table, TaskData
 from reprogram.data.task import load_task
-from reprogram.errors import ConfigError, ReprogramError
+from reprogram.errors import ConfigError, ReprogramError, SourceError
 from reprogram.estimators.base import GradientEstimator
-from reprogram.instantiation import bind, call
+from reprogram.instantiation import bind, call, locate
 from reprogram.programs.base import InputProgram
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
@@ -83,29 +80,42 @@ def table(cfg: Config) -> Table:
     return found
 
 
-def source(cfg: Config, device_type: str) -> SourceModel:
+def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
     """The frozen source model, prepared for its device unless ``source.prepare=false``."""
     # behind a black box, a difference of bfloat16 losses is noise
-    return _source(cfg["source"], "source", device_type, "float32" if is_black_box(cfg) else "auto")
+    return _source(cfg["source"], "source", task, device_type, "float32" if is_black_box(cfg) else "auto")
 
 
-def local_source(cfg: Config, device_type: str) -> SourceModel:
+def local_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
     """The local backbone that a user of a black box could use instead; an error tells it from the source."""
     try:
-        return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", device_type, "auto")
+        return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type, "auto")
     except ReprogramError as error:
         raise ConfigError(f"evaluation.local_source cannot be made: {error}") from error
 
 
-def network(cfg: Config) -> NetworkSource:
-    """A copy of the source whose weights may be trained: nothing else reads it."""
-    made: NetworkSource = call(_own(cfg["source"], SOURCE_KEYS), "source")
+def network(cfg: Config, task: TaskSpec) -> NetworkSource:
+    """A copy of the source whose weights may be trained: nothing else reads it.
+
+    Raises:
+        SourceError: If the source is not one network.
+    """
+    made = _source(cfg["source"], "source", task)
+    if not isinstance(made, NetworkSource):
+        raise SourceError(f"{made.spec.name}: expected one network whose weights can be trained, got another source")
     return made
 
 
-def _source(choice: Config, key: str, device_type: str, auto: str) -> SourceModel:
-    model: NetworkSource = call(_own(choice, SOURCE_KEYS), key)
-    if not choice["prepare"]:
+def _source(choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "") -> SourceModel:
+    """A source from its block, on the fast path of a device where one is named."""
+    facts: dict[str, Any] = {"task_class_names": task.class_names}
+    if isinstance(choice.get("members"), Mapping):  # sources within a source
+        blocks, choice = choice["members"], _own(choice, ("members",))
+        facts["members"] = {
+            name: _source(block, f"{key}.members.{name}", task, device_type, auto) for name, block in blocks.items()
+        }
+    model: SourceModel = call(_own(choice, SOURCE_KEYS), key, **facts)
+    if device_type is None or not choice.get("prepare", False):  # not every source can be rewritten
         return model
     precision = auto if choice["precision"] == "auto" else choice["precision"]
     block = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": precision}
@@ -122,8 +132,17 @@ def ledger(cfg: Config, run_dir: Path) -> Ledger:
 
 
 def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceModel:
-    """The source as far as it may be seen: behind a black box, if there is an account of it."""
+    """The source as far as it may be seen: behind a black box, if there is an account of it.
+
+    Raises:
+        ConfigError: If a source without a gradient is to be seen through.
+    """
     if account is None:
+        if not model.spec.differentiable:
+            raise ConfigError(
+                f"access: expected black_box, since {model.spec.name} gives scores but no gradient, got white_box; "
+                "set recipe=black_box"
+            )
         return model
     block = _own(cfg["access"], ACCESS_KEYS)
     priced = cfg["access"]["price_per_1000"] is not None
@@ -134,7 +153,7 @@ def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceM
 def classifier(cfg: Config, model: SourceModel, task: TaskSpec) -> ReprogrammedClassifier:
     """Program and mapping around a source, as they are before training."""
     facts: SourceSpec = model.spec
-    program = call(cfg["program"], "program", canvas=facts.image_size, support=task.support)
+    program = call(cfg["program"], "program", canvas=facts.image_size, support=task.support, seed=cfg["seed"])
     mapping = call(
         cfg["mapping"],
         "mapping",
@@ -143,6 +162,18 @@ def classifier(cfg: Config, model: SourceModel, task: TaskSpec) -> ReprogrammedC
         seed=cfg["seed"],
     )
     return ReprogrammedClassifier(program, model, mapping, task)
+
+
+def self_contained(cfg: Config, model: SourceSpec, task: TaskSpec) -> Config:
+    """Replaces what program and mapping take from files, or from other models, by its contents.
+
+    A run that is continued, and a result that is passed on, need these no more.
+    """
+    for key in ("program", "mapping"):
+        fill_in = getattr(locate(cfg[key], key), "self_contained", None)
+        if fill_in is not None:
+            cfg = {**cfg, key: fill_in(cfg[key], model, task)}
+    return cfg
 
 
 def estimator(cfg: Config, program: InputProgram) -> GradientEstimator:
@@ -179,6 +210,9 @@ def module(
     """
     if steps is None:
         raise ConfigError("trainer.max_epochs: expected a whole number >= 1, or set trainer.max_steps")
+    penalised = cfg["regularizer"].get("_target_") is not None
+    if penalised and gradient_estimator.owns_update:
+        raise ConfigError("regularizer: expected none with this estimator, which makes its own steps")
     optimizer = dict(cfg["optimizer"])
     mapping_lr = optimizer.pop("mapping_lr", None)
     make_optimizer = bind(optimizer, "optimizer")
@@ -199,6 +233,7 @@ def module(
         seed=cfg["seed"],
         mapping_lr=mapping_lr,
         augmentation=call(augmentation, "data.augmentation") if augmentation else None,
+        regularizer=call(cfg["regularizer"], "regularizer") if penalised else None,
     )
 
 
@@ -242,57 +277,6 @@ def callbacks(
     return found
 
 
-def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
-    """CSV and Weights & Biases, as configured."""
-    found: list[Logger] = []
-    if cfg["logger"]["csv"]:
-        found.append(CSVLogger(run_dir, name="", version=""))
-    if cfg["logger"]["wandb"] is not None:
-        from reprogram.training.wandb_logging import wandb_logger
-
-        found.append(wandb_logger(cfg["logger"]["wandb"], run_dir, summary))
-    return found
-
-
-def trainer(
-    cfg: Config,
-    plan: QueryPlan | None,
-    found_callbacks: list[pl.Callback],
-    found_loggers: list[Logger],
-    run_dir: Path,
-) -> pl.Trainer:
-    """The Lightning trainer: no sanity validation and no padding sampler, because both would cost queries."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on absent TPUs help nobody
-    block, schedule = cfg["trainer"], {}
-    if plan is not None and plan.interval is not None:  # the budget, not the epoch, is the measure
-        block = {**block, "max_epochs": -1, "max_steps": plan.steps}
-        schedule = {"val_check_interval": plan.interval, "check_val_every_n_epoch": None}
-    try:
-        made: pl.Trainer = call(
-            block,
-            "trainer",
-            callbacks=found_callbacks,
-            logger=found_loggers,
-            default_root_dir=run_dir,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_model_summary=False,
-            log_every_n_steps=1,
-            **schedule,
-        )
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error}") from error
-    return made
-
-
 def _own(block: Config, keys_of_others: Sequence[str]) -> Config:
     """A block without the keys that are not its target's."""
     return {key: value for key, value in block.items() if key not in keys_of_others}
-
-
-def device_type(accelerator: str) -> str:
-    """``cuda`` or ``cpu`` for a Lightning accelerator name."""
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if on_gpu and not torch.cuda.is_available():
-        raise ConfigError("trainer: expected a GPU, found none that PyTorch can use; choose trainer=cpu")
-    return "cuda" if on_gpu else "cpu"

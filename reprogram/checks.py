@@ -26,7 +26,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Naming the key.
     """
-    models = ("source", "access", "program", "mapping", "estimator", "loss", "optimizer", "scheduler")
+    models = ("source", "access", "program", "mapping", "estimator", "loss", "regularizer", "optimizer", "scheduler")
     for group in (*models, "data", "protocol", "trainer", "evaluation", "callbacks", "logger"):
         if not isinstance(cfg.get(group), dict):  # also that of a run from before there was such a group
             raise ConfigError(f"{group}: expected a choice such as {group}=NAME, got {cfg.get(group)!r}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from reprogram import artefact, build
+from reprogram import artefact, build, trainers
 from reprogram.accounting import recorded_queries
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
@@ -23,6 +23,7 @@ from reprogram.instantiation import call
 from reprogram.records import RunDirectory, environment, finite
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.selection import refit_at_end, restore_best
+from reprogram.types import TaskSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def finish(
     """
     fitted = time.monotonic()
     queries, source = dict(module.queries), module.classifier.source
-    device = torch.device(build.device_type(cfg["trainer"]["accelerator"]))
+    device = torch.device(trainers.device_type(cfg["trainer"]["accelerator"]))
     criterion, batch_size = build.criterion(cfg), cfg["data"]["batch_size"]
     classifier = module.classifier.to(device).eval()
 
@@ -71,9 +72,9 @@ def finish(
     test = score(classifier, data.splits["test"], "test", batch_size, device)  # the one time it is touched
     queries["test"] = len(data.splits["test"])
     raw = {"val": validate(), "test": test}
-    choices, fine_tuning = judged_by(cfg)
+    choices, fine_tuning = judged_by(cfg, data.spec)
     untrained = build.classifier(cfg, source, data.spec).to(device).eval()
-    local_source = partial(build.local_source, cfg, device.type)
+    local_source = partial(build.local_source, cfg, device.type, data.spec)
     baselines = Baselines(Setting(untrained, data, primed, batch_size, device, local_source, fine_tuning))
     compared = baselines.compute_all(cfg["evaluation"]["baselines"])
     queries["baseline"] = baselines.queries
@@ -114,7 +115,7 @@ def finish(
     return RunResult(directory.path, record, classifier, pictures)
 
 
-def judged_by(cfg: build.Config) -> tuple[Choices, FineTuning]:
+def judged_by(cfg: build.Config, task: TaskSpec) -> tuple[Choices, FineTuning]:
     """What a run is judged by, beside the baselines that need no choices.
 
     Raises:
@@ -126,7 +127,7 @@ def judged_by(cfg: build.Config) -> tuple[Choices, FineTuning]:
     tuning: FineTuning = call(
         {"_target_": f"{FineTuning.__module__}.FineTuning", **choice["fine_tuning"]},
         "evaluation.fine_tuning",
-        network=partial(build.network, cfg),
+        network=partial(build.network, cfg, task),
         seed=cfg["seed"],
     )
     return choices, tuning

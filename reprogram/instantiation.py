@@ -29,7 +29,7 @@ def call(block: Mapping[str, Any], key: str, **facts: Any) -> Any:
 
 def bind(block: Mapping[str, Any], key: str, **facts: Any) -> Callable[..., Any]:
     """Like ``call``, but leaves the call, with possibly more positional arguments, to the caller."""
-    target = _locate(str(block.get("_target_")), key)
+    target = locate(block, key)
     parameters = inspect.signature(target).parameters
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(target)
@@ -67,7 +67,13 @@ def _call(target: Callable[..., Any], key: str, values: Mapping[str, Any], *args
         raise ConfigError(f"{key}: {error}") from error
 
 
-def _locate(path: str, key: str) -> Callable[..., Any]:
+def locate(block: Mapping[str, Any], key: str) -> Callable[..., Any]:
+    """The block's target, imported.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    path = str(block.get("_target_"))
     module, _, name = path.rpartition(".")
     try:
         found: Callable[..., Any] = getattr(import_module(module), name)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from reprogram import build
+from reprogram import build, trainers
 from reprogram.accounting import announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, is_black_box
 from reprogram.data.base import TaskData
@@ -55,13 +55,14 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         cfg["access"] = {**cfg["access"], "ledger": str(Path(cfg["access"]["ledger"]).expanduser().absolute())}
     asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
-    judged_by(cfg)
-    if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
-        build.local_source(cfg, "cpu")
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
-    source = build.source(cfg, build.device_type(cfg["trainer"]["accelerator"]))
+    source = build.source(cfg, trainers.device_type(cfg["trainer"]["accelerator"]), data.spec)
+    if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
+        build.local_source(cfg, "cpu", data.spec)
     check_monitor(cfg["callbacks"]["monitor"], data.spec)
+    judged_by(cfg, data.spec)
+    cfg = build.self_contained(cfg, source.spec, data.spec)
     cfg["run_dir"] = _run_dir(cfg, data.spec.name, source.spec.name)
     directory = RunDirectory(Path(cfg["run_dir"]))
     checkpoint = directory.check(cfg)
@@ -81,11 +82,11 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
     steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
     module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)
-    trainer = build.trainer(
+    trainer = trainers.trainer(
         cfg,
         plan,
         build.callbacks(cfg, data, primed, plan, account, directory.path),
-        build.loggers(cfg, directory.path, cfg),
+        trainers.loggers(cfg, directory.path, cfg),
         directory.path,
     )
     if not _is_child():

@@ -150,7 +150,7 @@ def total_budget(cfg: dict[str, Any], queries: int) -> int:
     from reprogram.sources.ledger import Ledger
 
     data = build.task_data(cfg)
-    source = build.accessed(cfg, build.source(cfg, "cpu"), Ledger(None, "plan"))
+    source = build.accessed(cfg, build.source(cfg, "cpu", data.spec), Ledger(None, "plan"))
     classifier = build.classifier(cfg, source, data.spec)
     estimator = build.estimator(cfg, classifier.program)
     budget = queries + len(data.splits["val"]) * cfg["access"]["validations"] + 2 * len(data.splits["test"])

@@ -29,7 +29,7 @@ CFG: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def classifier() -> ReprogrammedClassifier:
     task = TaskSpec("toy", ("benign", "malignant"), (12, 10))
-    return build.classifier(CFG, build.source(CFG, "cpu"), task).eval()
+    return build.classifier(CFG, build.source(CFG, "cpu", task), task).eval()
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,8 @@ def test_what_cannot_work_is_refused(run: Path, images: Path, tmp_path: Path) ->
 
 def named(mapping: dict[str, Any]) -> list[tuple[str, str, float]]:
     cfg = {**CFG, "mapping": mapping}
-    return label_map(build.classifier(cfg, build.source(cfg, "cpu"), TaskSpec("toy", ("one", "two"), (8, 8))))
+    task = TaskSpec("toy", ("one", "two"), (8, 8))
+    return label_map(build.classifier(cfg, build.source(cfg, "cpu", task), task))
 
 
 def test_the_label_map_names_assigned_source_classes_in_equal_parts(classifier: ReprogrammedClassifier) -> None:

@@ -14,8 +14,9 @@ def main() -> None:
 
 def _predict(cfg: DictConfig) -> None:
     refuse_missing(cfg, "run", "input")
-    from reprogram.build import device_type, plain
+    from reprogram.build import plain
     from reprogram.prediction import predict
+    from reprogram.trainers import device_type
 
     choice = plain(cfg)
     inputs = choice["input"] if isinstance(choice["input"], list) else str(choice["input"])

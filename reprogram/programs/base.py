@@ -13,9 +13,8 @@ Context = tuple[Tensor, ...]
 class InputProgram(nn.Module, ABC):
     """Turns target images into source images by parameters that gradients, or queries, can learn.
 
-    All learned numbers that can act stand in one flat vector, ``theta``: never one that lies under target data where the
-    program leaves that as it is. What a number of theta draws on the canvas is the matter of ``Basis``, or of a small
-    network (``FlatNetwork``).
+    All learned numbers stand in one flat vector, ``theta``, and each of them can act: none lies under target data that
+    the program leaves as it is. What a number draws on the canvas is the matter of ``Basis``, or of ``FlatNetwork``.
     """
 
     placement: Placement

@@ -31,8 +31,8 @@ class FullProgram(InputProgram):
         tied: One value for the three colour channels: a third of D, for grey data.
 
     Raises:
-        ConfigError: If the strength is outside (0, 1], the norm is not above 0, the basis has no such name, or the resolution is missing or
-            does not fit the canvas.
+        ConfigError: If the strength is outside (0, 1], the norm is not above 0, the basis has no such name, or the
+            resolution is missing or does not fit the canvas.
 
     Reference:
         The "full watermark" of Sample-specific Masks for Visual Reprogramming-based Prompting, Cai et al., ICML 2024,

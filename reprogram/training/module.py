@@ -16,6 +16,7 @@ from reprogram.estimators.base import GradientEstimator, StepKey
 from reprogram.evaluation.metrics import evaluate
 from reprogram.losses import Loss
 from reprogram.objective import BatchObjective
+from reprogram.regularizers import Regularizer
 from reprogram.types import Batch
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -40,6 +41,7 @@ class ReprogrammingModule(pl.LightningModule):
         seed: Of the estimator's random directions.
         mapping_lr: Learning rate of the mapping; ``None``: the program's.
         augmentation: Applied to training images; ``None``: off.
+        regularizer: Penalty on the program, added to the loss of every batch; ``None``: none.
     """
 
     sums: Tensor
@@ -56,10 +58,11 @@ class ReprogrammingModule(pl.LightningModule):
         seed: int = 0,
         mapping_lr: float | None = None,
         augmentation: Augmentation | None = None,
+        regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__()
         self.classifier, self.loss, self.estimator = classifier, loss, estimator
-        self.augmentation = augmentation
+        self.augmentation, self.regularizer = augmentation, regularizer
         self._optimizer, self._scheduler, self._mapping_lr = optimizer, scheduler, mapping_lr
         self._total_steps, self._seed = total_steps, seed
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # loss, correct, examples, since validated
@@ -90,7 +93,10 @@ class ReprogrammingModule(pl.LightningModule):
             if self.classifier.mapping.schedule.observes_training:
                 self.classifier.mapping.observe(step.log_probs[real], batch.targets[real])
         self.queries["train"] += len(batch.targets) * self.estimator.queries_per_example
-        return step.surrogate
+        if self.regularizer is None:
+            return step.surrogate
+        penalty: Tensor = self.regularizer(self.classifier.program)
+        return step.surrogate + penalty
 
     def on_train_epoch_start(self) -> None:
         """Chooses the order of this epoch's batches."""

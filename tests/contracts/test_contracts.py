@@ -29,7 +29,10 @@ from reprogram.sources.network import fingerprint
 from reprogram.sources.prepared import PreparedSource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-GROUPS = ("program", "mapping", "estimator", "loss", "optimizer", "scheduler", "source", "access", "data", "protocol")
+GROUPS = (
+    *("program", "mapping", "estimator", "loss", "regularizer", "optimizer", "scheduler", "source", "access", "data"),
+    "protocol",
+)
 NOT_OF_THE_TARGET = {
     "source": SOURCE_KEYS,
     "access": ACCESS_KEYS,
@@ -38,7 +41,7 @@ NOT_OF_THE_TARGET = {
     "optimizer": ("mapping_lr",),
 }
 FACTS = {  # arguments that code gives and no YAML may repeat
-    "program": {"canvas", "support"},
+    "program": {"canvas", "support", "seed"},
     "mapping": {"source_classes", "target_classes", "seed"},
     "estimator": {"dimension"},
     "access": {"source", "ledger", "priced"},
@@ -141,7 +144,7 @@ each_program = pytest.mark.parametrize(
 
 
 def program(choice: dict[str, Any], support: Tensor | None = None) -> InputProgram:
-    made: InputProgram = call(choice, "program", canvas=CANVAS, support=support)
+    made: InputProgram = call(choice, "program", canvas=CANVAS, support=support, seed=0)
     return made
 
 
@@ -171,18 +174,21 @@ def test_a_program_composes_valid_images_of_the_canvas(choice: dict[str, Any], s
 @each_program
 @pytest.mark.parametrize("support", [None, SUPPORT], ids=["whole", "support"])
 def test_the_gradient_reaches_every_parameter(choice: dict[str, Any], support: Tensor | None) -> None:
-    made = program(choice, support)
-    images = 0.2 + 0.6 * torch.rand(2, 3, 10, 8)
-    (made(made.context(images)) * torch.randn(2, 3, *CANVAS)).sum().backward()
+    made, acts = program(choice, support), torch.tensor(False)
     assert made.theta.ndim == 1
-    assert made.theta.grad is not None
-    assert (made.theta.grad != 0).all()  # theta holds only what can act
+    assert list(made.parameters()) == [made.theta]
+    for scale in (0.0, *[0.3] * 12):  # what one place, or one scale, hides, another shows
+        moved(made, scale)
+        canvas = made(made.context(0.2 + 0.6 * torch.rand(2, 3, 10, 8)))
+        (gradient,) = torch.autograd.grad((canvas * torch.randn(2, 3, *CANVAS)).sum(), made.theta)
+        acts = acts | (gradient != 0)
+    assert acts.all()  # theta holds only what can act
 
 
 @each_program
 def test_the_state_of_a_program_is_theta_and_comes_back(choice: dict[str, Any]) -> None:
     one, other, images = moved(program(choice)), program(choice), torch.rand(2, 3, 10, 8)
-    assert list(one.state_dict()) == ["theta"]
+    assert list(dict(one.named_parameters())) == ["theta"]
     other.load_state_dict(one.state_dict())
     assert torch.equal(other(other.context(images)), one(one.context(images)))
 
@@ -215,7 +221,7 @@ def test_an_untrained_program_leaves_the_target_image_as_it_is(choice: dict[str,
     placed = made.placement(images)
     covered = made.placement.covered.expand(2, 3, *CANVAS)
     canvas = made(made.context(images))
-    assert torch.equal(canvas[covered], placed[covered])
+    torch.testing.assert_close(canvas[covered], placed[covered], atol=1e-5, rtol=0)
     if isinstance(made, FrameProgram):  # a trained one too
         canvas = moved(made)(made.context(images))
         assert torch.equal(canvas[covered], placed[covered])
@@ -225,7 +231,7 @@ def test_an_untrained_program_leaves_the_target_image_as_it_is(choice: dict[str,
 def test_a_target_image_larger_than_the_canvas_is_refused(choice: dict[str, Any]) -> None:
     for size in (17, [21, 8]):
         with pytest.raises(ConfigError, match=r"program\.size"):
-            call({**choice, "size": size}, "program", canvas=CANVAS, support=None)
+            call({**choice, "size": size}, "program", canvas=CANVAS, support=None, seed=0)
 
 
 @each_program
@@ -395,6 +401,22 @@ def test_a_loss_is_one_finite_number_an_example_and_falls_with_the_right_score(c
     scores = (scores * 40).requires_grad_()
     (gradient,) = torch.autograd.grad(loss(scores, targets).sum(), scores)
     assert torch.isfinite(gradient).all()
+
+
+@each("regularizer")
+def test_a_penalty_falls_along_its_gradient_for_every_program(config: Path) -> None:
+    if block(config)["_target_"] is None:
+        pytest.skip("no penalty")
+    penalty = call(block(config), "regularizer")
+    for path in configs("program"):
+        made = moved(program(block(path)))
+        first = penalty(made)
+        assert first.shape == ()
+        assert first > 0
+        (gradient,) = torch.autograd.grad(first, made.theta)
+        with torch.no_grad():
+            made.theta -= 1e-3 * gradient / gradient.norm()
+        assert penalty(made) < first
 
 
 @each("optimizer")

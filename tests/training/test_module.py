@@ -17,6 +17,7 @@ from reprogram.mappings.base import LabelMapping
 from reprogram.mappings.frequency import FrequencyMapping
 from reprogram.mappings.linear import LinearMapping
 from reprogram.programs.frame import FrameProgram
+from reprogram.regularizers import SquaredNorm
 from reprogram.sources.black_box import BlackBox
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
@@ -63,6 +64,18 @@ def test_a_step_returns_the_weighted_loss_and_its_gradient() -> None:
     torch.testing.assert_close(surrogate, expected)
     theta = made.classifier.program.theta
     torch.testing.assert_close(torch.autograd.grad(surrogate, theta), torch.autograd.grad(expected, theta))
+
+
+def test_a_penalty_joins_the_loss_with_its_exact_gradient_whatever_the_estimator() -> None:
+    made = module()
+    made.estimator = TwoSided(dimension=len(made.classifier.program.theta), num_directions=2)
+    floats, theta = made.on_after_batch_transfer(batch(), 0), made.classifier.program.theta
+    with torch.no_grad():
+        theta.copy_(torch.randn_like(theta))
+    (plain,) = torch.autograd.grad(made.training_step(floats, 0), theta)
+    made.regularizer = SquaredNorm(0.3)
+    surrogate = made.training_step(floats, 0)
+    torch.testing.assert_close(torch.autograd.grad(surrogate, theta)[0], plain + 0.6 * theta)
 
 
 def test_an_example_that_only_fills_a_share_is_counted_nowhere_but_in_the_queries() -> None:
