@@ -19,14 +19,14 @@ def full(theta: torch.Tensor) -> FullProgram:
 
 
 def test_the_squared_norm_is_the_sum_over_theta() -> None:
-    assert float(SquaredNorm(0.5)(full(torch.full((3, 4, 5), 2.0)))) == pytest.approx(0.5 * 4 * 60)
+    assert SquaredNorm(0.5)(full(torch.full((3, 4, 5), 2.0))).item() == pytest.approx(0.5 * 4 * 60)
 
 
 def test_total_variation_is_the_mean_difference_of_neighbours() -> None:
     rows = torch.atanh(torch.tensor([0.0, 0.1, 0.3, 0.0])).view(1, 4, 1).expand(3, 4, 5)
     # rows of the canvas: 0.5, 0.6, 0.8, 0.5, so the differences down a column are 0.1, 0.2 and 0.3, and none across
-    assert float(TotalVariation(2.0)(full(rows))) == pytest.approx(2.0 * 0.2)
-    assert float(TotalVariation()(full(torch.zeros(3, 4, 5)))) == 0
+    assert TotalVariation(2.0)(full(rows)).item() == pytest.approx(2.0 * 0.2)
+    assert TotalVariation()(full(torch.zeros(3, 4, 5))).item() == 0
 
 
 def test_the_variation_of_a_frame_sees_the_edge_to_the_image() -> None:
@@ -34,7 +34,7 @@ def test_the_variation_of_a_frame_sees_the_edge_to_the_image() -> None:
     with torch.no_grad():
         program.theta.fill_(50.0)  # white around a mid-grey image
     # in each direction 4 of 12 differences are one half
-    assert float(TotalVariation()(program)) == pytest.approx(2 * 4 / 12 * 0.5)
+    assert TotalVariation()(program).item() == pytest.approx(2 * 4 / 12 * 0.5)
 
 
 @pytest.mark.parametrize("kind", [SquaredNorm, TotalVariation])

@@ -68,7 +68,7 @@ def test_a_step_returns_the_weighted_loss_and_its_gradient() -> None:
 
 def test_a_penalty_joins_the_loss_with_its_exact_gradient_whatever_the_estimator() -> None:
     made = module()
-    made.estimator = TwoSided(dimension=len(made.classifier.program.theta), num_directions=2)
+    made.estimator = TwoSided(num_directions=2)
     floats, theta = made.on_after_batch_transfer(batch(), 0), made.classifier.program.theta
     with torch.no_grad():
         theta.copy_(torch.randn_like(theta))
