@@ -1,6 +1,5 @@
 """Fixed many-to-one label mapping: each target class owns m source classes."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,15 +7,7 @@ from torch import Tensor
 
 from reprogram.errors import ConfigError
 from reprogram.mappings.base import LabelMapping, RefitSchedule
-
-
-def assigned_scores(log_probs: Tensor, assignment: Tensor) -> Tensor:
-    """Averages the probabilities of the source classes of each target class.
-
-    Shapes:
-        log_probs: [B, K_s]; assignment: [K_t, m] source indices -> [B, K_t] log of the mean probability.
-    """
-    return log_probs[:, assignment].logsumexp(dim=2) - math.log(assignment.shape[1])
+from reprogram.mappings.weighting import Weighting
 
 
 def check_room(source_classes: int, target_classes: int, per_class: int) -> None:
@@ -41,13 +32,16 @@ class AssignmentMapping(LabelMapping):
         choice: ``first`` (target class t takes source classes t*m .. t*m+m-1), ``random``, or ``given``.
         per_class: m, source classes for each target class; with ``given``, taken from the list.
         given: K_t lists of m distinct source indices, for ``choice=given``.
+        learn: Whether the weights of the m source classes, and the temperature, follow the gradient; see ``Weighting``.
+        temperature: Divides the scores, > 0; with ``learn``, its start.
         seed: Of the random choice.
 
     Raises:
-        ConfigError: If the source classes do not suffice, or the given list is not K_t x m distinct indices.
+        ConfigError: If the source classes do not suffice, the given list is not K_t x m distinct indices, or the
+            temperature is not above 0.
 
     Reference:
-        First-k: Elsayed et al., ICLR 2019. Random m:1: Tsai et al., ICML 2020 (BAR).
+        First-k: Elsayed et al., ICLR 2019. Random m:1: Tsai et al., ICML 2020 (BAR). Learned weights are our own.
     """
 
     assignment: Tensor
@@ -59,6 +53,8 @@ class AssignmentMapping(LabelMapping):
         choice: str = "first",
         per_class: int = 1,
         given: Sequence[Sequence[int]] | None = None,
+        learn: bool = False,
+        temperature: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -89,7 +85,9 @@ class AssignmentMapping(LabelMapping):
                 order = torch.randperm(source_classes, generator=torch.Generator().manual_seed(seed))
             assignment = order[: target_classes * per_class].view(target_classes, per_class)
         self.register_buffer("assignment", assignment)
+        self.weighting = Weighting(target_classes, assignment.shape[1], learn, temperature)
 
     def forward(self, log_probs: Tensor) -> Tensor:
-        """See ``assigned_scores``."""
-        return assigned_scores(log_probs, self.assignment)
+        """See ``Weighting``."""
+        scores: Tensor = self.weighting(log_probs, self.assignment)
+        return scores

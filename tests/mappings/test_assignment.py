@@ -1,26 +1,11 @@
-"""Fixed label mappings, and the averaging that all many-to-one mappings share."""
-
-import math
+"""Fixed label mappings."""
 
 import pytest
 import torch
 
 from reprogram.errors import ConfigError
-from reprogram.mappings.assignment import AssignmentMapping, assigned_scores
+from reprogram.mappings.assignment import AssignmentMapping
 from reprogram.mappings.base import RefitSchedule
-
-
-def test_scores_average_probabilities_by_hand() -> None:
-    probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.5, 0.0]])
-    scores = assigned_scores(probabilities.log(), torch.tensor([[0, 3], [2, 1]]))
-    torch.testing.assert_close(scores.exp(), torch.tensor([[0.25, 0.25], [0.125, 0.375]]))
-
-
-def test_scores_are_logsumexp_minus_log_m_and_exact_for_tiny_probabilities() -> None:
-    log_probs = torch.tensor([[-200.0, -201.0, -0.5, -300.0]])
-    scores = assigned_scores(log_probs, torch.tensor([[0, 1], [2, 3]]))
-    by_hand = [-200 + math.log1p(math.exp(-1)) - math.log(2), -0.5 - math.log(2)]
-    torch.testing.assert_close(scores, torch.tensor([by_hand]))
 
 
 def test_one_to_one_just_picks() -> None:
@@ -75,6 +60,13 @@ def test_choices_that_cannot_work_are_refused(arguments: dict[str, object], mess
 def test_more_target_than_source_classes_is_refused() -> None:
     with pytest.raises(ConfigError, match="10 target classes x 1 source classes each do not fit into 4"):
         AssignmentMapping(4, 10)
+
+
+def test_an_older_checkpoint_loads_and_weights_come_only_with_learning() -> None:
+    assert list(AssignmentMapping(6, 2, per_class=3).state_dict()) == ["assignment"]
+    AssignmentMapping(6, 2, "random", 3).load_state_dict({"assignment": torch.arange(6).view(2, 3)})
+    learned = AssignmentMapping(6, 2, "given", given=[[4, 5, 0], [1, 2, 3]], learn=True)
+    assert learned.state_dict()["weighting.logits"].shape == (2, 3)
 
 
 def test_observing_and_refitting_changes_nothing() -> None:
