@@ -68,8 +68,8 @@ class Basis(nn.Module):
             sides = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
             if len(sides) != 2 or not all(1 <= few <= side for few, side in zip(sides, canvas, strict=True)):
                 raise ConfigError(
-                    f"program.resolution: expected 1 to {canvas[0]} rows and 1 to {canvas[1]} columns (the canvas), "
-                    f"got {resolution}; set one number, [rows, columns], or null for every pixel"
+                    f"program.resolution: expected 1 to {canvas[0]} rows and 1 to {canvas[1]} columns (what is drawn "
+                    f"on), got {resolution}; set one number, [rows, columns], or null for every pixel"
                 )
             functions = _tents if kind == "grid" else _waves
             rows, columns = (functions(side, few).float() for side, few in zip(canvas, sides, strict=True))

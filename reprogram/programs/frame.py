@@ -1,6 +1,7 @@
 """The border program: everything around the target image is learned, the image itself is untouched."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from reprogram.errors import ConfigError
 from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
+from reprogram.programs.mask_file import embedded_mask, read_mask
 from reprogram.programs.placement import Placement
+from reprogram.types import SourceSpec, TaskSpec
 
 
 class FrameProgram(InputProgram):
@@ -28,10 +31,12 @@ class FrameProgram(InputProgram):
         resolution: Rows and columns of theta, or one number for both; ``None``: every pixel of the frame.
         basis: ``grid``, bilinear between the cells of a coarse grid; ``dct``, the lowest frequencies of a DCT-II.
         tied: One value for the three colour channels: a third of D, for grey data.
+        mask: Image file of H x W pixels whose bright ones (128 of 255 or more) the program may change, or the same as a
+            data URI; ``None``: all. The rest of the frame is black.
 
     Raises:
-        ConfigError: If no pixel is left to the program, the activation or the basis has no such name, or the
-            resolution is missing or does not fit the canvas.
+        ConfigError: If no pixel is left to the program, the activation or the basis has no such name, the resolution is
+            missing or does not fit the canvas, or the mask cannot be used (see ``read_mask``).
 
     Reference:
         Adversarial Reprogramming of Neural Networks, Elsayed, Goodfellow, Sohl-Dickstein, ICLR 2019,
@@ -48,6 +53,7 @@ class FrameProgram(InputProgram):
         resolution: int | Sequence[int] | None = None,
         basis: str = "grid",
         tied: bool = False,
+        mask: str | None = None,
     ) -> None:
         super().__init__()
         if activation not in ("sigmoid", "tanh"):
@@ -56,13 +62,26 @@ class FrameProgram(InputProgram):
         if size is None:
             size = (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
         self.placement = Placement(canvas, size, position, support)
-        self.basis = Basis(canvas, ~self.placement.covered, resolution, basis, tied)
-        if self.basis.dimension == 0:
+        free = ~self.placement.covered
+        if not free.any():
             raise ConfigError(
                 f"program.size: a target image of {self.placement.size} fills the canvas of {canvas} and leaves no "
                 "frame; make it smaller or use program=full"
             )
+        free &= read_mask(mask, canvas)
+        if not free.any():
+            raise ConfigError(
+                "program.mask: expected bright pixels on the frame, got them under the target image only, which "
+                "a frame leaves as it is; paint others white or use program=full"
+            )
+        self.basis = Basis(canvas, free, resolution, basis, tied)
         self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
+
+    @staticmethod
+    def self_contained(block: dict[str, Any], source: SourceSpec, task: TaskSpec) -> dict[str, Any]:
+        """The block with its mask in it, instead of in a file."""
+        del task
+        return embedded_mask(block, source.image_size)
 
     def forward(self, context: Context, theta: Tensor | None = None) -> Tensor:
         """Adds the frame to placed images; theta [D] or [B, D] in logits."""

@@ -1,6 +1,7 @@
 """The additive program: a learned offset over the whole canvas, target image included."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from reprogram.programs.additive import add_offset, expect_bounds, place_on_grey
 from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
+from reprogram.programs.mask_file import embedded_mask, read_mask
 from reprogram.programs.placement import Placement
+from reprogram.types import SourceSpec, TaskSpec
 
 
 class FullProgram(InputProgram):
@@ -29,10 +32,12 @@ class FullProgram(InputProgram):
         resolution: Rows and columns of theta, or one number for both; ``None``: every pixel.
         basis: ``grid``, bilinear between the cells of a coarse grid; ``dct``, the lowest frequencies of a DCT-II.
         tied: One value for the three colour channels: a third of D, for grey data.
+        mask: Image file of H x W pixels whose bright ones (128 of 255 or more) the program may change, or the same as a
+            data URI; ``None``: all. The others stay as placed.
 
     Raises:
-        ConfigError: If the strength is outside (0, 1], the norm is not above 0, the basis has no such name, or the
-            resolution is missing or does not fit the canvas.
+        ConfigError: If the strength is outside (0, 1], the norm is not above 0, the basis has no such name, the
+            resolution is missing or does not fit the canvas, or the mask cannot be used (see ``read_mask``).
 
     Reference:
         The "full watermark" of Sample-specific Masks for Visual Reprogramming-based Prompting, Cai et al., ICML 2024,
@@ -50,13 +55,20 @@ class FullProgram(InputProgram):
         resolution: int | Sequence[int] | None = None,
         basis: str = "grid",
         tied: bool = False,
+        mask: str | None = None,
     ) -> None:
         super().__init__()
         expect_bounds(strength, max_norm)
         self.strength, self.max_norm = strength, max_norm
         self.placement = Placement(canvas, canvas if size is None else size, position, support)
-        self.basis = Basis(canvas, torch.ones_like(self.placement.covered), resolution, basis, tied)
+        self.basis = Basis(canvas, read_mask(mask, canvas), resolution, basis, tied)
         self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
+
+    @staticmethod
+    def self_contained(block: dict[str, Any], source: SourceSpec, task: TaskSpec) -> dict[str, Any]:
+        """The block with its mask in it, instead of in a file."""
+        del task
+        return embedded_mask(block, source.image_size)
 
     def context(self, images: Tensor) -> Context:
         """Places images on mid-grey."""

@@ -1,4 +1,4 @@
-"""Every program with every mapping, in the open and behind a black box: a new file under configs is tested by being there."""
+"""Every program with every mapping, in the open and behind a black box; a new config is tested by being there."""
 
 from functools import cache
 from pathlib import Path

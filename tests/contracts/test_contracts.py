@@ -3,17 +3,17 @@
 import copy
 import inspect
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from leaves import CONFIGS, FACTS, GROUPS, SOURCE_CLASSES, block, configs, each, mapping, target
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS, SOURCE_KEYS
+from reprogram.build import ACCESS_KEYS
 from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.estimators.base import GradientEstimator, StepKey
 from reprogram.instantiation import bind, call
@@ -25,55 +25,9 @@ from reprogram.programs.frame import FrameProgram
 from reprogram.sources.base import SourceModel
 from reprogram.sources.embedded import embedded_source
 from reprogram.sources.ledger import Ledger
+from reprogram.sources.module import module_source
 from reprogram.sources.network import fingerprint
 from reprogram.sources.prepared import PreparedSource
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-GROUPS = (
-    *("program", "mapping", "estimator", "loss", "regularizer", "optimizer", "scheduler", "source", "access", "data"),
-    "protocol",
-)
-NOT_OF_THE_TARGET = {
-    "source": SOURCE_KEYS,
-    "access": ACCESS_KEYS,
-    "data": (*DATA_KEYS, "defaults"),
-    "protocol": (*PROTOCOL_KEYS, "defaults"),
-    "optimizer": ("mapping_lr",),
-}
-FACTS = {  # arguments that code gives and no YAML may repeat
-    "program": {"canvas", "support", "seed"},
-    "mapping": {"source_classes", "target_classes", "seed"},
-    "estimator": {"dimension"},
-    "access": {"source", "ledger", "priced"},
-    "loss": {"class_counts"},
-    "optimizer": {"params"},
-    "scheduler": {"optimizer", "total_steps"},
-}
-
-
-def configs(group: str) -> list[Path]:
-    found = sorted(path for path in (CONFIGS / group).rglob("*.yaml") if not path.name.startswith("_"))
-    assert found, f"no config under {group}"
-    return found
-
-
-def block(path: Path) -> dict[str, Any]:
-    """The arguments of one config's target; a scheduler may have none."""
-    values = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(values, dict)
-    group = path.relative_to(CONFIGS).parts[0]
-    return {str(key): value for key, value in values.items() if key not in NOT_OF_THE_TARGET.get(group, ())}
-
-
-def target(values: dict[str, Any]) -> Callable[..., Any]:
-    module, _, name = values["_target_"].rpartition(".")
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
-
-
-def each(group: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("config", configs(group), ids=lambda path: path.stem)
-
 
 ALL = [path for group in GROUPS for path in configs(group) if block(path)["_target_"] is not None]
 
@@ -177,7 +131,7 @@ def test_the_gradient_reaches_every_parameter(choice: dict[str, Any], support: T
     made, acts = program(choice, support), torch.tensor(False)
     assert made.theta.ndim == 1
     assert list(made.parameters()) == [made.theta]
-    for scale in (0.0, *[0.3] * 12):  # what one place, or one scale, hides, another shows
+    for scale in (0.0, *[0.3] * 12, *[6.0] * 24):  # what one place, or one scale, hides, another shows
         moved(made, scale)
         canvas = made(made.context(0.2 + 0.6 * torch.rand(2, 3, 10, 8)))
         (gradient,) = torch.autograd.grad((canvas * torch.randn(2, 3, *CANVAS)).sum(), made.theta)
@@ -195,12 +149,12 @@ def test_the_state_of_a_program_is_theta_and_comes_back(choice: dict[str, Any]) 
 
 @each_program
 def test_given_parameters_act_as_own_ones(choice: dict[str, Any]) -> None:
-    made, images = moved(program(choice)), torch.rand(3, 3, 10, 8)
+    made, images = moved(program(choice)).double(), torch.rand(3, 3, 10, 8).double()
     context = made.context(images)
     own, theta = made(context), made.theta.detach()
     assert torch.equal(made(context, theta), own)
     torch.testing.assert_close(made(context, theta.expand(3, -1)), own)  # other shapes, other rounding
-    rows = torch.randn(3, len(theta))
+    rows = torch.randn(3, len(theta), dtype=torch.float64)
     together = made(context, rows)
     for index in range(3):
         torch.testing.assert_close(together[index], made(rows_of(context, index), rows[index])[0])
@@ -242,14 +196,6 @@ def test_a_program_works_in_float64(choice: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- mappings
-
-SOURCE_CLASSES = 12
-
-
-def mapping(config: Path, target_classes: int, **changes: Any) -> LabelMapping:
-    facts = {"source_classes": SOURCE_CLASSES, "target_classes": target_classes, "seed": 0}
-    made: LabelMapping = call({**block(config), **changes}, "mapping", **facts)
-    return made
 
 
 def confident(classes: list[int]) -> Tensor:
@@ -409,7 +355,7 @@ def test_a_penalty_falls_along_its_gradient_for_every_program(config: Path) -> N
         pytest.skip("no penalty")
     penalty = call(block(config), "regularizer")
     for path in configs("program"):
-        made = moved(program(block(path)))
+        made = moved(program(block(path)), 0.3)
         first = penalty(made)
         assert first.shape == ()
         assert first > 0
@@ -456,6 +402,30 @@ def network():
 """
 
 
+def tiny_onnx_file(path: Path) -> str:
+    """Convolution, mean over the positions, linear layer; any batch of 24x16 images, nine classes."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    kind, node, info = onnx.TensorProto.FLOAT, onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Conv", ["images", "kernel"], ["maps"]),
+        node("GlobalAveragePool", ["maps"], ["mean"]),
+        node("Flatten", ["mean"], ["features"]),
+        node("MatMul", ["features", "matrix"], ["logits"]),
+    ]
+    values = {"kernel": torch.randn(8, 3, 3, 3), "matrix": torch.randn(8, 9)}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "tiny",
+        [info("images", kind, ["batch", 3, 24, 16])],
+        [info("logits", kind, ["batch", 9])],
+        [onnx.numpy_helper.from_array(value.numpy(), name) for name, value in values.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sources")
@@ -479,6 +449,18 @@ def choices(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
         (folder / "tiny_network_of_contracts.py").write_text(TINY)
         monkeypatch.syspath_prepend(folder)
         return {"target": "tiny_network_of_contracts.network", "image_size": [24, 16]}
+    if name == "hugging_face":
+        transformers = pytest.importorskip("transformers")
+        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
+        transformers.ResNetForImageClassification(config).save_pretrained(folder / name)
+        return {"name": str(folder / name), "image_size": [24, 16], "mean": [0.5] * 3, "std": [0.2] * 3}
+    if name == "onnx":
+        return {"path": tiny_onnx_file(folder / "tiny.onnx")}
+    if name == "ensemble":
+        (folder / "tiny_network_of_contracts.py").write_text(TINY)
+        monkeypatch.syspath_prepend(folder)
+        sizes = {"a": (24, 16), "b": (20, 30)}
+        return {"members": {key: module_source("tiny_network_of_contracts.network", sizes[key]) for key in sizes}}
     pytest.fail(f"source/{name}.yaml: say here how it is built from random weights")
 
 
@@ -486,11 +468,23 @@ def choices(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
 def source(request: pytest.FixtureRequest, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SourceModel:
     torch.manual_seed(0)
     made = call({**block(config), **choices(config.stem, folder, monkeypatch)}, "source")
-    return PreparedSource(made, "float32") if request.param == "prepared" else made
+    if request.param == "plain":
+        return made
+    if "prepare" not in OmegaConf.load(config):
+        pytest.skip("cannot be rewritten")
+    return PreparedSource(made, "float32")
 
 
 def images_for(made: SourceModel, count: int = 3) -> Tensor:
     return torch.rand(count, 3, *made.spec.image_size)
+
+
+def used(made: SourceModel) -> None:
+    """Asks, and lets the gradient flow where there is one."""
+    answer = made(images_for(made).requires_grad_())[:, 0].sum()
+    assert answer.requires_grad == made.spec.differentiable
+    if made.spec.differentiable:
+        answer.backward()
 
 
 @each("source")
@@ -500,7 +494,7 @@ def test_a_source_is_frozen_and_in_evaluation_mode_for_life(config: Path, source
     for wrapper in (source, nn.Sequential(source)):
         wrapper.train()
         assert not any(module.training for module in source.modules())
-        source(images_for(source).requires_grad_())[:, 0].sum().backward()
+        used(source)
     assert fingerprint(source) == before  # BatchNorm statistics and batch counters included
     assert all(parameter.grad is None for parameter in source.parameters())
     torch.testing.assert_close(source(images_for(source, 1) * 0 + 0.3), answers)
@@ -523,7 +517,8 @@ def test_the_answer_to_an_image_does_not_depend_on_its_batch(config: Path, sourc
 
 @each("source")
 def test_a_differentiable_source_passes_the_gradient_to_the_pixels(config: Path, source: SourceModel) -> None:
-    assert source.spec.differentiable
+    if not source.spec.differentiable:
+        pytest.skip("gives scores only")
     images = images_for(source).requires_grad_()
     source(images)[:, 0].sum().backward()
     assert images.grad is not None
@@ -534,7 +529,7 @@ def test_a_differentiable_source_passes_the_gradient_to_the_pixels(config: Path,
 @each("source")
 def test_the_fingerprint_does_not_change_by_use(config: Path, source: SourceModel) -> None:
     before = source.fingerprint
-    source(images_for(source).requires_grad_())[:, 0].sum().backward()
+    used(source)
     assert source.fingerprint == before
     assert len(before) == 64
 

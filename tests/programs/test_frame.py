@@ -1,10 +1,14 @@
 """The border program: exact values, and not one target pixel touched."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 from reprogram.errors import ConfigError
 from reprogram.programs.frame import FrameProgram
+from reprogram.types import SourceSpec, TaskSpec
 
 
 def compose(program: FrameProgram, images: torch.Tensor) -> torch.Tensor:
@@ -130,3 +134,39 @@ def test_what_cannot_work_is_refused(arguments: dict[str, object], message: str)
 
 def test_the_state_is_theta_alone() -> None:
     assert list(FrameProgram((8, 8), 4).state_dict()) == ["theta"]
+
+
+def drawn(folder: Path, mask: torch.Tensor) -> str:
+    Image.fromarray(mask.numpy()).save(folder / "mask.png")
+    return str(folder / "mask.png")
+
+
+def test_a_mask_leaves_the_rest_of_the_frame_black(tmp_path: Path) -> None:
+    mask = torch.zeros(8, 10, dtype=torch.bool)
+    mask[:4] = True  # reaches under the target image
+    program = FrameProgram((8, 10), 4, mask=drawn(tmp_path, mask))
+    images = torch.rand(2, 3, 4, 4)
+    canvas = program(program.context(images), torch.full_like(program.theta, 2.0))
+    free = mask.clone()
+    free[2:6, 3:7] = False
+    assert len(program.theta) == 3 * free.sum()
+    assert torch.equal(canvas[:, :, 2:6, 3:7], images)
+    torch.testing.assert_close(canvas[:, :, free], torch.full((2, 3, int(free.sum())), 2.0).sigmoid())
+    canvas[:, :, 2:6, 3:7] = 0
+    assert not canvas[:, :, ~free].any()
+
+
+def test_a_mask_under_the_target_image_leaves_no_frame(tmp_path: Path) -> None:
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[3:5, 3:5] = True
+    with pytest.raises(ConfigError, match=r"program\.mask: expected bright pixels on the frame.*program=full"):
+        FrameProgram((8, 8), 4, mask=drawn(tmp_path, mask))
+
+
+def test_the_mask_becomes_part_of_the_run(tmp_path: Path) -> None:
+    mask = torch.eye(8, dtype=torch.bool)
+    block = {"_target_": "reprogram.programs.frame.FrameProgram", "mask": drawn(tmp_path, mask)}
+    source, task = SourceSpec("source", (8, 8), ("a",)), TaskSpec("task", ("a", "b"), (4, 4))
+    filled = FrameProgram.self_contained(block, source, task)
+    (tmp_path / "mask.png").unlink()
+    assert len(FrameProgram((8, 8), 4, mask=filled["mask"]).theta) == 3 * 4

@@ -1,10 +1,14 @@
 """The additive program over the whole canvas."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 from reprogram.errors import ConfigError
 from reprogram.programs.full import FullProgram
+from reprogram.types import SourceSpec, TaskSpec
 
 
 def test_without_training_the_image_lies_unchanged_on_grey() -> None:
@@ -63,3 +67,29 @@ def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
 def test_a_target_image_larger_than_the_canvas_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"program\.size"):
         FullProgram((6, 6), 7)
+
+
+def drawn(folder: Path, mask: torch.Tensor) -> str:
+    Image.fromarray(mask.numpy()).save(folder / "mask.png")
+    return str(folder / "mask.png")
+
+
+@pytest.mark.parametrize("resolution", [None, 3])
+def test_outside_a_mask_the_image_stays_as_placed(tmp_path: Path, resolution: int | None) -> None:
+    mask = torch.ones(8, 8, dtype=torch.bool).triu(2)
+    program = FullProgram((8, 8), 6, resolution=resolution, mask=drawn(tmp_path, mask))
+    context = program.context(0.2 + 0.6 * torch.rand(2, 3, 6, 6))
+    canvas = program(context, torch.full_like(program.theta, 0.1))
+    assert torch.equal(canvas[:, :, ~mask], context[0][:, :, ~mask])
+    assert (canvas[:, :, mask] > context[0][:, :, mask]).all()
+    if resolution is None:
+        assert len(program.theta) == 3 * mask.sum()
+
+
+def test_the_mask_becomes_part_of_the_run(tmp_path: Path) -> None:
+    mask = torch.ones(8, 8, dtype=torch.bool).tril()
+    block = {"_target_": "reprogram.programs.full.FullProgram", "mask": drawn(tmp_path, mask)}
+    source, task = SourceSpec("source", (8, 8), ("a",)), TaskSpec("task", ("a", "b"), (4, 4))
+    filled = FullProgram.self_contained(block, source, task)
+    (tmp_path / "mask.png").unlink()
+    assert len(FullProgram((8, 8), mask=filled["mask"]).theta) == 3 * 36
