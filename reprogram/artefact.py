@@ -91,14 +91,15 @@ def load(
     facts["class_names"], facts["image_size"] = tuple(facts["class_names"]), tuple(facts["image_size"])
     task = TaskSpec(**facts, support=tensors.pop("task.support", None))
     cfg.setdefault("access", {"_target_": None})  # artefacts of before there were black boxes
-    source = build.source(cfg, torch.device(device).type, task)
+    device_type = torch.device(device).type
+    source = build.source(cfg, device_type, task)
     if source.fingerprint != record["source_fingerprint"]:
         raise SourceError(
             f"{folder}: this program was trained on a source with fingerprint {record['source_fingerprint'][:12]}, "
             f"got {source.fingerprint[:12]}; use the same weights file and normalisation"
         )
     account = _account(cfg, folder.parent) if is_black_box(cfg) else None
-    classifier = build.classifier(cfg, build.accessed(cfg, source, account), task)
+    classifier = build.classifier(cfg, build.accessed(cfg, source, account), task, device_type)
     classifier.threshold = record["threshold"]
     classifier.temperature = record.get("temperature", 1.0)  # artefacts of before there was one
     expected = {key: tuple(value.shape) for key, value in _state(classifier).items()}

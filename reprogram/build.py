@@ -150,10 +150,14 @@ def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceM
     return hidden
 
 
-def classifier(cfg: Config, model: SourceModel, task: TaskSpec) -> ReprogrammedClassifier:
+def classifier(cfg: Config, model: SourceModel, task: TaskSpec, device_type: str) -> ReprogrammedClassifier:
     """Program and mapping around a source, as they are before training."""
     facts: SourceSpec = model.spec
-    program = call(cfg["program"], "program", canvas=facts.image_size, support=task.support, seed=cfg["seed"])
+    block, known = cfg["program"], {"canvas": facts.image_size, "support": task.support, "seed": cfg["seed"]}
+    if isinstance(block.get("encoder"), Mapping):  # a network that runs here, whatever the source is
+        known["encoder"] = _source(block["encoder"], "program.encoder", task, device_type, "auto")
+        block = _own(block, ("encoder",))
+    program = call(block, "program", **known)
     mapping = call(
         cfg["mapping"],
         "mapping",
@@ -172,6 +176,7 @@ def self_contained(cfg: Config, model: SourceSpec, task: TaskSpec) -> Config:
     for key in ("program", "mapping"):
         fill_in = getattr(locate(cfg[key], key), "self_contained", None)
         if fill_in is not None:
+            bind(cfg[key], key)  # refuses values of another type
             cfg = {**cfg, key: fill_in(cfg[key], model, task)}
     return cfg
 

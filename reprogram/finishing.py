@@ -73,7 +73,7 @@ def finish(
     queries["test"] = len(data.splits["test"])
     raw = {"val": validate(), "test": test}
     choices, fine_tuning = judged_by(cfg, data.spec)
-    untrained = build.classifier(cfg, source, data.spec).to(device).eval()
+    untrained = build.classifier(cfg, source, data.spec, device.type).to(device).eval()
     local_source = partial(build.local_source, cfg, device.type, data.spec)
     baselines = Baselines(Setting(untrained, data, primed, batch_size, device, local_source, fine_tuning))
     compared = baselines.compute_all(cfg["evaluation"]["baselines"])

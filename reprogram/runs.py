@@ -57,7 +57,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
-    source = build.source(cfg, trainers.device_type(cfg["trainer"]["accelerator"]), data.spec)
+    device_type = trainers.device_type(cfg["trainer"]["accelerator"])
+    source = build.source(cfg, device_type, data.spec)
     if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
         build.local_source(cfg, "cpu", data.spec)
     check_monitor(cfg["callbacks"]["monitor"], data.spec)
@@ -70,7 +71,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         check_checkpoints(checkpoint)
 
     account = build.ledger(cfg, directory.path) if is_black_box(cfg) else None
-    classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec)
+    classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, device_type)
     estimator = build.estimator(cfg, classifier.program)
     plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
     if plan is not None and not _is_child():

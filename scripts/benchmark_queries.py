@@ -151,7 +151,7 @@ def total_budget(cfg: dict[str, Any], queries: int) -> int:
 
     data = build.task_data(cfg)
     source = build.accessed(cfg, build.source(cfg, "cpu", data.spec), Ledger(None, "plan"))
-    classifier = build.classifier(cfg, source, data.spec)
+    classifier = build.classifier(cfg, source, data.spec, "cpu")
     estimator = build.estimator(cfg, classifier.program)
     budget = queries + len(data.splits["val"]) * cfg["access"]["validations"] + 2 * len(data.splits["test"])
     while True:  # a plan that cannot pay for all validations gives what is left of them to the training

@@ -125,7 +125,7 @@ def test_every_imported_library_is_declared(tmp_path: Path) -> None:
     extras = project["optional-dependencies"]
     requirements = [
         *project["dependencies"],
-        *(one for name in ("abide", "cma", "medmnist", "timm") for one in extras[name]),
+        *(one for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "timm") for one in extras[name]),
     ]
     declared = {re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in requirements}
     assert undeclared(PACKAGE, declared) == set()

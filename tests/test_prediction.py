@@ -29,7 +29,7 @@ CFG: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def classifier() -> ReprogrammedClassifier:
     task = TaskSpec("toy", ("benign", "malignant"), (12, 10))
-    return build.classifier(CFG, build.source(CFG, "cpu", task), task).eval()
+    return build.classifier(CFG, build.source(CFG, "cpu", task), task, "cpu").eval()
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_what_cannot_work_is_refused(run: Path, images: Path, tmp_path: Path) ->
 def named(mapping: dict[str, Any]) -> list[tuple[str, str, float]]:
     cfg = {**CFG, "mapping": mapping}
     task = TaskSpec("toy", ("one", "two"), (8, 8))
-    return label_map(build.classifier(cfg, build.source(cfg, "cpu", task), task))
+    return label_map(build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu"))
 
 
 def test_the_label_map_names_assigned_source_classes_in_equal_parts(classifier: ReprogrammedClassifier) -> None:
@@ -178,7 +178,7 @@ def test_the_label_map_names_assigned_source_classes_in_equal_parts(classifier: 
 def test_the_label_map_names_the_largest_weights_of_a_matrix(classifier: ReprogrammedClassifier) -> None:
     mapping = {"_target_": "reprogram.mappings.linear.LinearMapping"}
     cfg = {**CFG, "mapping": mapping}
-    model = build.classifier(cfg, classifier.source, classifier.task)
+    model = build.classifier(cfg, classifier.source, classifier.task, "cpu")
     with torch.no_grad():
         model.mapping.weight.zero_()
         model.mapping.weight[0, 9], model.mapping.weight[0, 3], model.mapping.weight[1, 4] = 2.0, 5.0, 1.0

@@ -34,9 +34,11 @@ class SemanticMapping(LabelMapping):
             assignment with the largest sum of similarities. Each source class is taken once.
         given: K_t lists of m source indices. A run fills them in (see ``self_contained``), so that neither it nor its
             artefact needs the text tower again; then all of the above but ``per_class`` is only a record.
+        learn: See ``AssignmentMapping``.
+        temperature: Likewise.
 
     Raises:
-        ConfigError: If the source classes do not suffice, or nothing is given.
+        ConfigError: If the source classes do not suffice, nothing is given, or the temperature is not above 0.
 
     Reference:
         "SemanticMap" of AutoVP, Tsao et al., ICLR 2024, arXiv:2310.08381; code IBM/AutoVP. Differences from that code:
@@ -55,6 +57,8 @@ class SemanticMapping(LabelMapping):
         per_class: int = 1,
         assign: str = "greedy",
         given: Sequence[Sequence[int]] | None = None,
+        learn: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         del name, weights
@@ -72,7 +76,9 @@ class SemanticMapping(LabelMapping):
                 "got another number; set mapping.given=null to have them found anew"
             )
         self.schedule = RefitSchedule(fixed=True)
-        self.assigned = AssignmentMapping(source_classes, target_classes, "given", given=given)
+        self.assigned = AssignmentMapping(
+            source_classes, target_classes, "given", given=given, learn=learn, temperature=temperature
+        )
 
     def forward(self, log_probs: Tensor) -> Tensor:
         """See ``AssignmentMapping``."""

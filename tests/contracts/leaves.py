@@ -18,6 +18,7 @@ GROUPS = (
     "protocol",
 )
 NOT_OF_THE_TARGET = {
+    "program": ("defaults",),
     "source": SOURCE_KEYS,
     "access": ACCESS_KEYS,
     "data": (*DATA_KEYS, "defaults"),
@@ -25,7 +26,7 @@ NOT_OF_THE_TARGET = {
     "optimizer": ("mapping_lr",),
 }
 FACTS = {  # arguments that code gives and no YAML may repeat
-    "program": {"canvas", "support", "seed"},
+    "program": {"canvas", "support", "seed", "encoder"},
     "mapping": {"source_classes", "target_classes", "seed"},
     "estimator": {"dimension"},
     "source": {"task_class_names"},

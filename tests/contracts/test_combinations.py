@@ -49,7 +49,7 @@ def test_a_pair_trains_and_is_saved(program: str, mapping: str, access: str, tmp
     source = build.source(cfg, "cpu", data.spec)
     weights = fingerprint(source)
     cfg = build.self_contained(cfg, source.spec, data.spec)
-    model = build.classifier(cfg, build.accessed(cfg, source, account), data.spec)
+    model = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, "cpu")
     estimator = build.estimator(cfg, model.program)
     counts = torch.bincount(data.splits["train"].targets)
     module = build.module(cfg, model, estimator, counts, STEPS)

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from leaves import CONFIGS, FACTS, GROUPS, SOURCE_CLASSES, block, configs, each, mapping, target
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from tiny_clip import CONFIG
 from torch import Tensor, nn
 
 from reprogram.build import ACCESS_KEYS
@@ -98,7 +100,7 @@ each_program = pytest.mark.parametrize(
 
 
 def program(choice: dict[str, Any], support: Tensor | None = None) -> InputProgram:
-    made: InputProgram = call(choice, "program", canvas=CANVAS, support=support, seed=0)
+    made: InputProgram = call(choice, "program", canvas=CANVAS, support=support, seed=0, encoder=embedded_source())
     return made
 
 
@@ -185,7 +187,7 @@ def test_an_untrained_program_leaves_the_target_image_as_it_is(choice: dict[str,
 def test_a_target_image_larger_than_the_canvas_is_refused(choice: dict[str, Any]) -> None:
     for size in (17, [21, 8]):
         with pytest.raises(ConfigError, match=r"program\.size"):
-            call({**choice, "size": size}, "program", canvas=CANVAS, support=None, seed=0)
+            call({**choice, "size": size}, "program", canvas=CANVAS, support=None, seed=0, encoder=embedded_source())
 
 
 @each_program
@@ -449,6 +451,11 @@ def choices(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
         (folder / "tiny_network_of_contracts.py").write_text(TINY)
         monkeypatch.syspath_prepend(folder)
         return {"target": "tiny_network_of_contracts.network", "image_size": [24, 16]}
+    if name == "open_clip":
+        open_clip = pytest.importorskip("open_clip")
+        (folder / "clip.json").write_text(json.dumps(CONFIG))
+        save_file(open_clip.CLIP(**CONFIG).state_dict(), weights)
+        return {"name": str(folder / "clip.json"), "weights": str(weights), "class_names": ["cat", "dog", "ox"]}
     if name == "hugging_face":
         transformers = pytest.importorskip("transformers")
         config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reprogram.instantiation import call
 from reprogram.programs.base import InputProgram
+from reprogram.sources.embedded import embedded_source
 
 CANVAS = (64, 64)
 
@@ -49,7 +50,7 @@ def test_as_many_target_classes_as_imagenet_has(config: Path) -> None:
 @pytest.mark.parametrize("config", configs("program"), ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", [(28, 28), (1000, 1000), (1, 1), (300, 17)], ids=str)
 def test_images_of_any_size_become_the_canvas(config: Path, size: tuple[int, int]) -> None:
-    made: InputProgram = call(block(config), "program", canvas=CANVAS, support=None, seed=0)
+    made: InputProgram = call(block(config), "program", canvas=CANVAS, support=None, seed=0, encoder=embedded_source())
     images = torch.rand(2, 1, *size).expand(-1, 3, -1, -1)  # gray
     with torch.no_grad():
         made.theta += 0.1 * torch.randn_like(made.theta)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_clip import CONFIG
 
 from reprogram.errors import ConfigError
 from reprogram.mappings.base import RefitSchedule
@@ -17,11 +18,6 @@ from reprogram.types import SourceSpec, TaskSpec
 
 open_clip = pytest.importorskip("open_clip")
 
-CONFIG: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
-    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 1},
-}
 SOURCE = ("tench", "tabby_cat", "great white shark", "fire engine", "golden retriever", "espresso", "daisy", "ox")
 TARGET = ("dog", "kitten", "flower")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_clip import CONFIG
 
 from reprogram.errors import ConfigError, SourceError
 from reprogram.sources import clip_text
@@ -16,11 +17,6 @@ from reprogram.sources.clip_text import class_features, expect_templates, load_c
 
 open_clip = pytest.importorskip("open_clip")
 
-CONFIG: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
-    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 1},
-}
 NAMES = ("tabby_cat", "dog", "fire truck")
 TEMPLATES = ("a photo of a {}.", "{}", "art of the {} {or not}.")
 

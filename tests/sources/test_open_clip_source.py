@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_clip import CONFIG, TEXT, VISION
 
 from reprogram.errors import ConfigError, SourceError
 from reprogram.sources.features import final_layer, penultimate
@@ -18,10 +19,8 @@ from reprogram.sources.prepared import PreparedSource
 
 open_clip = pytest.importorskip("open_clip")
 
-TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 1}
-VISION = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "transformer": {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT},
+    "transformer": CONFIG,
     "resnet": {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 4, "head_width": 32},
