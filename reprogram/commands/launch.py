@@ -118,7 +118,7 @@ def _known_keys(config_name: str) -> list[str]:
     choices = [
         override
         for override in sys.argv[1:]
-        if (name := override.split("=", 1)[0]) in groups
+        if (name := override.split("=", 1)[0].lstrip("+").split("@")[0]) in groups
         and (folder / name / f"{override.split('=', 1)[-1]}.yaml").is_file()
     ]
     GlobalHydra.instance().clear()

@@ -59,6 +59,10 @@ def test_help_reads_as_a_manual_page(module, words, run) -> None:
         (["program=frme"], "did you mean frame"),
         (["progam=frame"], "did you mean program"),
         (["lr=0.1"], "did you mean optimizer.lr"),
+        (
+            ["source=ensemble", "+source@source.members.a=timm", "source.members.a.nam=x"],
+            "did you mean source.members.a.name",
+        ),
         (["experiment=white_box/mnist_resnet81"], "did you mean white_box/mnist_resnet18"),
         (["program.size=abc"], "program.size: expected int"),
         (["program.size=65"], "program.size: expected at most 64x64"),
