@@ -16,20 +16,27 @@ from tiny_clip import CONFIG
 from torch import Tensor, nn
 
 from reprogram.build import ACCESS_KEYS
+from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import ConfigError, QueryBudgetExceeded
+from reprogram.estimators.backprop import Backprop
 from reprogram.estimators.base import GradientEstimator, StepKey
+from reprogram.estimators.two_sided import TwoSided
 from reprogram.instantiation import bind, call
-from reprogram.losses import Loss
+from reprogram.losses import CrossEntropy, Loss
 from reprogram.mappings.base import LabelMapping
+from reprogram.mappings.linear import LinearMapping
 from reprogram.objective import BatchObjective, Evaluation
 from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.frame import FrameProgram
+from reprogram.programs.full import FullProgram
 from reprogram.sources.base import SourceModel
+from reprogram.sources.black_box import BlackBox
 from reprogram.sources.embedded import embedded_source
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.module import module_source
 from reprogram.sources.network import fingerprint
 from reprogram.sources.prepared import PreparedSource
+from reprogram.types import TaskSpec
 
 ALL = [path for group in GROUPS for path in configs(group) if block(path)["_target_"] is not None]
 
@@ -531,6 +538,20 @@ def test_a_differentiable_source_passes_the_gradient_to_the_pixels(config: Path,
     assert images.grad is not None
     assert images.grad.shape == images.shape
     assert images.grad.abs().sum() > 0
+
+
+@each("source")
+def test_a_program_learns_around_a_source(config: Path, source: SourceModel) -> None:
+    task = TaskSpec("toy", ("a", "b"), (10, 8))
+    program, mapping = FullProgram(source.spec.image_size, resolution=2), LinearMapping(source.spec.num_classes, 2)
+    seen = source if source.spec.differentiable else BlackBox(source, Ledger(None, "run"))
+    model, images = ReprogrammedClassifier(program, seen, mapping, task), torch.rand(2, 3, 10, 8)
+    objective = BatchObjective(model, CrossEntropy(), images, torch.tensor([0, 1]), torch.ones(2), torch.arange(2))
+    estimator = Backprop() if source.spec.differentiable else TwoSided(num_directions=4)
+    surrogate = estimator.step(objective, StepKey(0, 0, 0)).surrogate
+    (gradient,) = torch.autograd.grad(surrogate, program.theta)
+    assert torch.isfinite(gradient).all()
+    assert (gradient != 0).all()
 
 
 @each("source")
