@@ -171,7 +171,7 @@ def test_given_parameters_act_as_own_ones(choice: dict[str, Any]) -> None:
 
 @each_program
 def test_the_context_does_not_depend_on_theta_and_one_image_not_on_the_others(choice: dict[str, Any]) -> None:
-    made, images = program(choice), torch.rand(3, 3, 10, 8)
+    made, images = program(choice).double(), torch.rand(3, 3, 10, 8).double()
     before = [part.clone() for part in made.context(images)]
     assert all(torch.equal(*pair) for pair in zip(moved(made).context(images), before, strict=True))
     canvas = made(made.context(images))
