@@ -193,8 +193,7 @@ def interval(values: np.ndarray) -> dict[str, float]:
 def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Paired, with the two-sided p-value of the bootstrap."""
     gain = one - other
-    below = (gain[1:] <= 0).mean()
-    p_value = min(1.0, 2 * max(min(below, 1 - below), 1 / RESAMPLES))
+    p_value = min(1.0, 2 * max(min((gain[1:] <= 0).mean(), (gain[1:] >= 0).mean()), 1 / RESAMPLES))
     return {**interval(gain), "p_value": float(p_value)}
 
 
