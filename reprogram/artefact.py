@@ -49,7 +49,10 @@ def save(classifier: ReprogrammedClassifier, cfg: build.Config, run_dir: Path) -
 
 
 def load(
-    directory: str | Path, source_weights: str | Path | None = None, device: str = "cpu"
+    directory: str | Path,
+    source_weights: str | Path | None = None,
+    device: str = "cpu",
+    encoder_weights: str | Path | None = None,
 ) -> ReprogrammedClassifier:
     """Loads a reprogrammed classifier.
 
@@ -59,6 +62,7 @@ def load(
         directory: A finished run, or its ``program`` folder alone.
         source_weights: Where the source's weights lie now; ``None``: where they lay in training.
         device: ``cpu`` or ``cuda``.
+        encoder_weights: Where those of a program's encoder lie now.
 
     Returns:
         A module in evaluation mode: target images [B, 3, h, w] in -> class probabilities [B, K_t] out. It carries
@@ -86,7 +90,9 @@ def load(
         raise RunError(f"{folder}: program.json lacks {sorted(missing)}; write the artefact again")
     cfg = record["config"]
     if source_weights is not None:
-        cfg["source"]["weights"] = str(source_weights)
+        _relocate(cfg["source"], "source", source_weights)
+    if encoder_weights is not None:
+        _relocate(cfg["program"].get("encoder", {}), "encoder", encoder_weights)
     facts = dict(record["task"])
     facts["class_names"], facts["image_size"] = tuple(facts["class_names"]), tuple(facts["image_size"])
     task = TaskSpec(**facts, support=tensors.pop("task.support", None))
@@ -109,6 +115,14 @@ def load(
         raise RunError(f"{folder}: tensors do not fit the program; differing: {differing}")
     classifier.load_state_dict(tensors, strict=False)
     return classifier.eval().requires_grad_(False).to(device)
+
+
+def _relocate(block: build.Config, what: str, file: str | Path) -> None:
+    """Names another place of the weights: whatever key has it."""
+    key = next((key for key in ("weights", "path", "name") if key in block), None)
+    if key is None:
+        raise RunError(f"{what}_weights: this result has no {what} whose weights lie in a single file")
+    block[key] = str(file)
 
 
 def _account(cfg: dict[str, Any], run_dir: Path) -> Ledger:

@@ -87,11 +87,8 @@ def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
 
 
 def local_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
-    """The local backbone that a user of a black box could use instead; an error tells it from the source."""
-    try:
-        return _source(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type, "auto")
-    except ReprogramError as error:
-        raise ConfigError(f"evaluation.local_source cannot be made: {error}") from error
+    """The local backbone that a user of a black box could use instead."""
+    return _beside(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type, "auto")
 
 
 def network(cfg: Config, task: TaskSpec) -> NetworkSource:
@@ -108,19 +105,32 @@ def network(cfg: Config, task: TaskSpec) -> NetworkSource:
 
 def _source(choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "") -> SourceModel:
     """A source from its block, on the fast path of a device where one is named."""
-    facts: dict[str, Any] = {"task_class_names": task.class_names}
+    if not isinstance(choice, Mapping):
+        raise ConfigError(f"{key}: expected the keys of a source, got {choice!r}; choose one with +source@{key}=NAME")
     if isinstance(choice.get("members"), Mapping):  # sources within a source
-        blocks, choice = choice["members"], _own(choice, ("members",))
-        facts["members"] = {
-            name: _source(block, f"{key}.members.{name}", task, device_type, auto) for name, block in blocks.items()
-        }
-    model: SourceModel = call(_own(choice, SOURCE_KEYS), key, **facts)
-    if device_type is None or not choice.get("prepare", False):  # not every source can be rewritten
+        blocks = choice["members"].items()
+        members = {name: _source(block, f"{key}.members.{name}", task, device_type, auto) for name, block in blocks}
+        choice = {**choice, "members": members}
+    model: SourceModel = call(_own(choice, SOURCE_KEYS), key, task_class_names=task.class_names)
+    prepare, precision = choice.get("prepare", False), choice.get("precision", "auto")  # not all can be rewritten
+    if not isinstance(prepare, bool):
+        raise ConfigError(f"{key}.prepare: expected true or false, got {prepare!r}")
+    if device_type is None or not prepare:
         return model
-    precision = auto if choice["precision"] == "auto" else choice["precision"]
+    if not isinstance(model, NetworkSource):
+        raise ConfigError(f"{key}.prepare: expected false, since {model.spec.name} is not one network, got true")
+    precision = auto if precision == "auto" else precision
     block = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": precision}
     prepared: PreparedSource = call(block, key, source=model, device_type=device_type)
     return prepared
+
+
+def _beside(choice: Config, key: str, task: TaskSpec, device_type: str, auto: str) -> SourceModel:
+    """A network that runs here, whatever the source is; an error tells it from the source."""
+    try:
+        return _source(choice, key, task, device_type, auto)
+    except ReprogramError as error:
+        raise ConfigError(f"{key} cannot be made: {error}") from error
 
 
 def ledger(cfg: Config, run_dir: Path) -> Ledger:
@@ -153,11 +163,11 @@ def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceM
 def classifier(cfg: Config, model: SourceModel, task: TaskSpec, device_type: str) -> ReprogrammedClassifier:
     """Program and mapping around a source, as they are before training."""
     facts: SourceSpec = model.spec
-    block, known = cfg["program"], {"canvas": facts.image_size, "support": task.support, "seed": cfg["seed"]}
-    if isinstance(block.get("encoder"), Mapping):  # a network that runs here, whatever the source is
-        known["encoder"] = _source(block["encoder"], "program.encoder", task, device_type, "auto")
-        block = _own(block, ("encoder",))
-    program = call(block, "program", **known)
+    block = cfg["program"]
+    if isinstance(block.get("encoder"), Mapping):
+        auto = "float32" if is_black_box(cfg) else "auto"  # what is sent must not depend on the hardware
+        block = {**block, "encoder": _beside(block["encoder"], "program.encoder", task, device_type, auto)}
+    program = call(block, "program", canvas=facts.image_size, support=task.support, seed=cfg["seed"])
     mapping = call(
         cfg["mapping"],
         "mapping",
@@ -190,6 +200,8 @@ def estimator(cfg: Config, program: InputProgram) -> GradientEstimator:
     """
     made: GradientEstimator = call(cfg["estimator"], "estimator", dimension=program.theta.numel())
     if made.owns_update:
+        if _is_penalised(cfg):
+            raise ConfigError("regularizer: expected none with this estimator, which makes its own steps")
         for key, plain_value in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
             if cfg["trainer"][key] != plain_value:
                 raise ConfigError(
@@ -215,9 +227,6 @@ def module(
     """
     if steps is None:
         raise ConfigError("trainer.max_epochs: expected a whole number >= 1, or set trainer.max_steps")
-    penalised = cfg["regularizer"].get("_target_") is not None
-    if penalised and gradient_estimator.owns_update:
-        raise ConfigError("regularizer: expected none with this estimator, which makes its own steps")
     optimizer = dict(cfg["optimizer"])
     mapping_lr = optimizer.pop("mapping_lr", None)
     make_optimizer = bind(optimizer, "optimizer")
@@ -238,7 +247,7 @@ def module(
         seed=cfg["seed"],
         mapping_lr=mapping_lr,
         augmentation=call(augmentation, "data.augmentation") if augmentation else None,
-        regularizer=call(cfg["regularizer"], "regularizer") if penalised else None,
+        regularizer=call(cfg["regularizer"], "regularizer") if _is_penalised(cfg) else None,
     )
 
 
@@ -280,6 +289,10 @@ def callbacks(
         patience = {name: choice[name] for name in ("monitor", "mode", "min_delta", "patience")}
         found.append(EarlyStopping(**patience, check_on_train_epoch_end=False))  # an epoch may end without a validation
     return found
+
+
+def _is_penalised(cfg: Config) -> bool:
+    return cfg["regularizer"].get("_target_") is not None
 
 
 def _own(block: Config, keys_of_others: Sequence[str]) -> Config:

@@ -88,7 +88,9 @@ def label_map(classifier: ReprogrammedClassifier, top: int = 5) -> list[tuple[st
     for index, name in enumerate(task.class_names):
         if assignment is not None:
             sources = assignment[index].tolist()
-            rows += [(name, source.class_names[s], 1.0 / len(sources)) for s in sources]
+            logits = getattr(getattr(mapping, "weighting", None), "logits", None)
+            weights = [1.0 / len(sources)] * len(sources) if logits is None else logits[index].softmax(0).tolist()
+            rows += [(name, source.class_names[s], value) for s, value in zip(sources, weights, strict=True)]
         elif weight is not None:
             values, indices = weight[index].topk(min(top, weight.shape[1]))
             pairs = zip(indices.tolist(), values.tolist(), strict=True)

@@ -1,6 +1,5 @@
 """What a program should be like whatever it is for: added to the loss once a batch, with its exact gradient."""
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -9,14 +8,20 @@ from torch import Tensor, nn
 from reprogram.errors import ConfigError
 from reprogram.programs.base import InputProgram
 
+LARGEST = 1e6
+"""Weight whose penalty float32 can still hold."""
+
 
 class Regularizer(nn.Module, ABC):
     """A penalty on the program alone: it knows no example, no class and no source, and costs no query."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        if not 0 < weight < math.inf:
-            raise ConfigError(f"regularizer.weight: expected a number > 0, got {weight}; for none, regularizer=none")
+        if not 0 < weight <= LARGEST:
+            raise ConfigError(
+                f"regularizer.weight: expected a number > 0 and at most {LARGEST:.0e}, got {weight}; for none, set "
+                "regularizer=none"
+            )
         self.weight = weight
 
     def forward(self, program: InputProgram) -> Tensor:
@@ -74,4 +79,5 @@ class TotalVariation(Regularizer):
         """See the class."""
         grey = program.theta.new_full((1, 3, *program.placement.size), 0.5)
         canvas: Tensor = program(program.context(grey))
-        return torch.diff(canvas, dim=2).abs().mean() + torch.diff(canvas, dim=3).abs().mean()
+        down, across = (torch.diff(canvas, dim=axis).abs() for axis in (2, 3))
+        return down.sum() / max(1, down.numel()) + across.sum() / max(1, across.numel())  # one row has no differences

@@ -27,6 +27,7 @@ from reprogram.evaluation.baselines import Baselines
 from reprogram.finishing import RunResult, finish, judged_by
 from reprogram.records import RunDirectory
 from reprogram.sources.base import SourceModel
+from reprogram.sources.features import final_layer
 from reprogram.training.candidates import check_checkpoints
 from reprogram.training.length import total_steps
 from reprogram.training.module import ReprogrammingModule
@@ -60,7 +61,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     device_type = trainers.device_type(cfg["trainer"]["accelerator"])
     source = build.source(cfg, device_type, data.spec)
     if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
-        build.local_source(cfg, "cpu", data.spec)
+        final_layer(build.local_source(cfg, "cpu", data.spec))
     check_monitor(cfg["callbacks"]["monitor"], data.spec)
     judged_by(cfg, data.spec)
     cfg = build.self_contained(cfg, source.spec, data.spec)
@@ -87,7 +88,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         cfg,
         plan,
         build.callbacks(cfg, data, primed, plan, account, directory.path),
-        trainers.loggers(cfg, directory.path, cfg),
+        trainers.loggers(cfg, directory.path),
         directory.path,
     )
     if not _is_child():

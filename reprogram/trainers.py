@@ -24,7 +24,7 @@ def device_type(accelerator: str) -> str:
     return "cuda" if on_gpu else "cpu"
 
 
-def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
+def loggers(cfg: Config, run_dir: Path) -> list[Logger]:
     """CSV and Weights & Biases, as configured."""
     found: list[Logger] = []
     if cfg["logger"]["csv"]:
@@ -32,7 +32,7 @@ def loggers(cfg: Config, run_dir: Path, summary: Config) -> list[Logger]:
     if cfg["logger"]["wandb"] is not None:
         from reprogram.training.wandb_logging import wandb_logger
 
-        found.append(wandb_logger(cfg["logger"]["wandb"], run_dir, summary))
+        found.append(wandb_logger(cfg["logger"]["wandb"], run_dir, cfg))
     return found
 
 

@@ -37,7 +37,7 @@ from reprogram.sources.base import SourceModel
 from reprogram.types import Batch
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "catalogue"
-WIDTH, DPI, COLOURS = 4.5, 160, 96  # inches; a page shows pictures at half their pixels; colours of the palette
+WIDTH, DPI, COLOURS = 4.5, 160, 128  # inches; a page shows pictures at half their pixels; colours of the palette
 STEPS, BATCH, REFIT = 100, 16, 25  # of a training; steps between two refits
 ANSWERS = 720  # digits that mappings are fitted to
 DIGITS = (3, 7)
@@ -86,7 +86,7 @@ def shown_digits() -> Tensor:
 def untrained(*overrides: str) -> tuple[build.Config, ReprogrammedClassifier]:
     """A classifier before its training, and its configuration."""
     cfg = build.self_contained(composed(*overrides), source().spec, task().spec)
-    return cfg, build.classifier(cfg, source(), task().spec)
+    return cfg, build.classifier(cfg, source(), task().spec, "cpu")
 
 
 @cache
@@ -163,7 +163,7 @@ def draw_strip(name: str, strip: Strip) -> None:
     first, heading = before[0], "before training"
     if strip.without is not None:
         first, heading = canvases(trained(*strip.without)[0])[0], "without"
-    figure = _figure(WIDTH, 3.95 if strip.adds else 2.15)
+    figure = _figure(WIDTH, 3.6 if strip.adds else 1.95 + 0.15 * strip.heading.count("\n"))
     grid = figure.subplots(1 + strip.adds, 3, squeeze=False)
     scale = getattr(model.program, "scale", None)
     for axes, canvas, title, digit, zoom in zip(
@@ -182,7 +182,7 @@ def draw_strip(name: str, strip: Strip) -> None:
         grid[1, 0].set_axis_off()
         grid[1, 0].text(0.5, 0.5, "what it adds\n(grey: nothing)", ha="center", va="center", fontsize=10, color=GREY)
         for axes, canvas, placed, digit in zip(grid[1, 1:], after, before, DIGITS, strict=True):
-            _show(axes, 0.5 + (canvas - placed) / 2, "", f"to a {digit}")
+            _show(axes, 0.5 + 0.75 * (canvas - placed), "", f"to a {digit}")
     save(figure, name)
 
 
@@ -304,10 +304,11 @@ def draw_frequency(name: str) -> None:
 
 def draw_optimal(name: str) -> None:
     """Greedy and optimal assignment."""
-    share = shares(*plain_answers())
+    log_probs, targets = plain_answers()
+    share, taken = shares(log_probs, targets), log_probs.argmax(dim=1, keepdim=True)
     greedy, optimal = (fitted("mapping=frequency", f"mapping.assign={one}").assignment for one in ("greedy", "optimal"))
-    sums = [float(share.gather(1, pick).sum()) / len(share) for pick in (optimal, greedy)]
-    title = f"optimal (outlined): {sums[0]:.1%} of all images, greedy (dotted): {sums[1]:.1%}"
+    right = [int((pick[targets] == taken).sum()) for pick in (optimal, greedy)]
+    title = f"optimal (outlined): {right[0]} images right; greedy (dotted): {right[1]}"
     must = torch.cat([greedy, optimal]).unique().tolist()
     draw_heats(name, [Heat(title, share, optimal, greedy)], relevant(share, must))
 
@@ -342,7 +343,7 @@ def draw_refresh(name: str) -> None:
     """When a mapping is fitted, and to what."""
     passes = {"never": [], "once": [0], "validation": [0, 1, 2, 3, 4], "1": [0], "2": [0], "once, refit_at_end": [0, 4]}
     steps = {"1": [1, 2, 3], "2": [2]}
-    figure = _figure(WIDTH, 2.6)
+    figure = _figure(WIDTH, 2.9)
     axes = figure.subplots()
     for row, (choice, at) in enumerate(passes.items()):
         axes.axhline(row, color="#dddddd", lw=1, zorder=0)
@@ -353,14 +354,14 @@ def draw_refresh(name: str) -> None:
         label = "on the answers to training steps: no query" if choice == "1" else None
         axes.scatter(free, [row] * len(free), s=60, facecolor="white", edgecolor=PICKED, linewidth=1.6, label=label)
     axes.set_yticks(range(len(passes)), list(passes), fontsize=9)
-    axes.set_xticks(range(5), ["start", *[f"epoch {epoch}" for epoch in (1, 2, 3)], "end"], fontsize=9)
+    axes.set_xticks(range(5), ["start", *[f"after\nepoch {epoch}" for epoch in (1, 2, 3)], "end"], fontsize=9)
     axes.set_xlim(-0.25, 4.25)
     axes.set_ylim(len(passes) - 0.5, -0.5)
     axes.set_ylabel("mapping.refresh", fontsize=9, color=GREY)
     axes.grid(axis="x", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", fontsize=8, ncols=2, frameon=False, handletextpad=0.2, columnspacing=1)
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False, handletextpad=0.2)
     save(figure, name)
 
 
@@ -382,23 +383,23 @@ def draw_decay(name: str) -> None:
 
 def draw_semantic(name: str) -> None:
     """How names become an assignment: a scheme, since CLIP's weights do not come with the package."""
-    figure = _figure(WIDTH, 2.1)
+    figure = _figure(WIDTH, 1.8)
     axes = figure.subplots()
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 42)
+    axes.set_xlim(-0.5, 100.5)
+    axes.set_ylim(3.5, 38.5)
     axes.set_axis_off()
     boxes = {
-        "source": (0, 24, 22, 14, "names of the\nsource classes"),
-        "target": (0, 4, 22, 14, "names of the\ntarget classes"),
-        "tower": (31, 11, 20, 20, 'CLIP text tower\n"a photo\nof a {}."'),
-        "cosines": (60, 14, 14, 14, "cosines\nK_s x K_t"),
-        "picks": (83, 11, 17, 20, "greedy, or\noptimal:\nm for each\ntarget"),
+        "source": (0, 24, 23, 14, "names of\nthe source\nclasses"),
+        "target": (0, 4, 23, 14, "names of\nthe target\nclasses"),
+        "tower": (30, 11, 23, 20, 'CLIP\ntext tower\n"a photo\nof a {}."'),
+        "cosines": (60, 14, 16, 14, "cosines\nK_s x K_t"),
+        "picks": (83, 11, 17, 20, "greedy or\noptimal:\nm for each\ntarget"),
     }
     for key, (left, bottom, width, height, text) in boxes.items():
         colour = "#dbe9f6" if key != "picks" else "#fde3d3"
         axes.add_patch(Rectangle((left, bottom), width, height, facecolor=colour, edgecolor=GREY, lw=1))
         axes.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=9)
-    for start, end in (((22, 31), (31, 24)), ((22, 11), (31, 18)), ((51, 21), (60, 21)), ((74, 21), (83, 21))):
+    for start, end in (((23, 31), (30, 25)), ((23, 11), (30, 17)), ((53, 21), (60, 21)), ((76, 21), (83, 21))):
         axes.add_patch(
             FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=GREY, shrinkA=0, shrinkB=0)
         )
@@ -410,7 +411,7 @@ def save(figure: Figure, name: str) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DPI, format="png")
     picture = Image.open(drawn).convert("RGB")
-    picture = picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    picture = picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE, kmeans=4)
     picture.save(FOLDER / f"{name}.png", optimize=True)
 
 
@@ -423,24 +424,28 @@ def pictures(folder: Path) -> dict[str, Callable[[str], None]]:
     disc = Image.new("L", (64, 64))
     ImageDraw.Draw(disc).ellipse((6, 6, 57, 57), fill=255)
     disc.save(mask)
-    frame, full = ("program=frame",), ("program=full",)
-    fine = ("optimizer.lr=0.01",)  # of a network, which the weights of a picture would move too far
+    frame, full = ("program=frame", "optimizer.lr=0.15"), ("program=full",)
+    slow = ("optimizer.lr=0.01",)  # where each number moves many pixels
     strips = {
         "frame": Strip(frame),
-        "scaled_frame": Strip(("program=scaled_frame",)),
+        "scaled_frame": Strip(("program=scaled_frame", "program.size=32", "optimizer.lr=0.3")),
         "full": Strip(full, adds=True),
         "patch": Strip(("program=patch",), adds=True),
         "patch_random": Strip(("program=patch", "program.at=random"), adds=True),
-        "sample_masks": Strip(("program=sample_masks", *fine), adds=True),
-        "coordinator": Strip(("program=coordinator", *fine), adds=True),
-        "resolution": Strip((*frame, "program.resolution=8"), "resolution=8", frame),
-        "dct": Strip((*frame, "program.resolution=8", "program.basis=dct"), "resolution=8, dct", frame),
+        "sample_masks": Strip(("program=sample_masks", *slow), adds=True),
+        "coordinator": Strip(("program=coordinator", *slow), adds=True),
+        "resolution": Strip(("program=frame", "program.resolution=8"), "resolution=8", frame),
+        "dct": Strip(("program=frame", "program.resolution=8", "program.basis=dct", *slow), "basis=dct", frame),
         "tied": Strip((*frame, "program.tied=true"), "tied=true", frame),
         "mask": Strip((*full, f"program.mask={mask}"), "mask=disc.png", full),
         "strength": Strip((*full, "program.strength=0.2"), "strength=0.2", full),
-        "max_norm": Strip((*full, "program.max_norm=8"), "max_norm=8", full),
-        "total_variation": Strip((*frame, "regularizer=total_variation"), "total_variation", frame),
-        "squared_norm": Strip((*frame, "regularizer=squared_norm"), "squared_norm", frame),
+        "max_norm": Strip((*full, "program.max_norm=12"), "max_norm=12", full),
+        "total_variation": Strip(
+            (*frame, "regularizer=total_variation", "regularizer.weight=5"), "total_variation\nweight=5", frame
+        ),
+        "squared_norm": Strip(
+            (*frame, "regularizer=squared_norm", "regularizer.weight=0.0002"), "squared_norm\nweight=0.0002", frame
+        ),
     }
     weights = "weights of source classes"
     return {

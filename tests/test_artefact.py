@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import reprogram
 from reprogram import artefact, build
 from reprogram.classifier import ReprogrammedClassifier
-from reprogram.errors import ConfigError, RunError, SourceError
+from reprogram.errors import RunError, SourceError
 from reprogram.types import TaskSpec
 
 NETWORK = """
@@ -234,8 +234,10 @@ def test_a_source_without_a_file_of_its_own_says_so(tmp_path: Path) -> None:
     task = TaskSpec("toy", ("a", "b"), (9, 9))
     artefact.save(build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu"), cfg, tmp_path)
     assert artefact.load(tmp_path).source.spec.name == "embedded"
-    with pytest.raises(ConfigError, match=r"source\.weights: no such key"):
+    with pytest.raises(RunError, match="source_weights: this result has no source whose weights lie in a single file"):
         artefact.load(tmp_path, source_weights="file.safetensors")
+    with pytest.raises(RunError, match="encoder_weights: this result has no encoder"):
+        artefact.load(tmp_path, encoder_weights="file.safetensors")
 
 
 def test_an_artefact_of_before_there_were_black_boxes_loads(cfg: dict[str, Any], tmp_path: Path) -> None:

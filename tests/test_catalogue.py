@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reprogram.build import SOURCE_KEYS, plain
 from reprogram.checks import check
 from reprogram.instantiation import bind, call
 from reprogram.programs.base import InputProgram
+from reprogram.sources.embedded import embedded_source
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "catalogue.md"
@@ -38,8 +40,12 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    return plain(compose("train", list(overrides)))
+@cache
+def block(group: str, name: str) -> dict[str, Any]:
+    """A config's own keys."""
+    values = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / group / f"{name}.yaml"))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items() if key != "defaults"}
 
 
 def rows(first_cell: str) -> list[list[str]]:
@@ -90,29 +96,43 @@ def test_there_is_a_line_for_every_source() -> None:
 def test_lines_bind(line: str) -> None:
     command, *overrides = shlex.split(line)
     assert command == "reprogram-train"
-    cfg = composed(*overrides)
+    cfg = plain(compose("train", overrides))
     check(cfg)
-    source = {key: value for key, value in cfg["source"].items() if key not in SOURCE_KEYS}
-    for member in source.pop("members", {}).values():
-        bind({key: value for key, value in member.items() if key not in SOURCE_KEYS}, "source.members")
-    bind(source, "source")
+    check_source(cfg["source"])
+    encoder = cfg["program"].pop("encoder", None)
+    if encoder is not None:
+        check_source(encoder)
     for group in ("program", "mapping", "estimator", "loss", "regularizer"):
         if cfg[group].get("_target_") is not None:
             bind(cfg[group], group)
+
+
+def check_source(choice: dict[str, Any]) -> None:
+    """Binds a source, and the sources within it, without making them."""
+    own = {key: value for key, value in choice.items() if key not in SOURCE_KEYS}
+    for member in own.pop("members", {}).values():
+        check_source(member)
+    bind(own, "source")
 
 
 @pytest.mark.parametrize(
     ("group", "key"), sorted(set(re.findall(r"\b(program|mapping|source|regularizer|access|optimizer)\.(\w+)", TEXT)))
 )
 def test_keys_exist(group: str, key: str) -> None:
-    assert any(key in OmegaConf.load(path) for path in (ROOT / "configs" / group).glob("*.yaml"))
+    known = {name for path in (ROOT / "configs" / group).glob("*.yaml") for name in block(group, path.stem)}
+    assert key in known or (group, key) == ("program", "encoder")  # put there by the defaults list
 
 
 @pytest.mark.parametrize("row", rows("choice"), ids=lambda row: row[0].strip("`"))
 def test_numbers_of_a_program_are_counted(row: list[str]) -> None:
-    choice, stated = row
-    cfg = composed(*shlex.split(choice.strip("`")))
-    program: InputProgram = call(cfg["program"], "program", canvas=(224, 224), support=None, seed=0)
+    words, stated = shlex.split(row[0].strip("`")), row[1]
+    chosen = dict(word.split("=", 1) for word in words)
+    name = chosen.pop("program")
+    options = OmegaConf.from_dotlist([f"{key.removeprefix('program.')}={value}" for key, value in chosen.items()])
+    facts: dict[str, Any] = {"canvas": (224, 224), "support": None, "seed": 0}
+    if name == "coordinator":
+        facts["encoder"] = embedded_source()
+    program: InputProgram = call({**block("program", name), **options}, "program", **facts)
     assert program.theta.numel() == int(stated.replace(",", ""))
 
 
@@ -121,5 +141,4 @@ def test_options_are_those_of_the_configs() -> None:
     for options, *marks in rows("option"):
         for option in re.findall(r"`(\w+)`", options):
             for program, mark in zip(head.split(" | "), marks, strict=True):
-                keys = OmegaConf.load(ROOT / "configs" / "program" / f"{program}.yaml")
-                assert (option in keys) == (mark == "x"), f"{option} of {program}"
+                assert (option in block("program", program)) == (mark == "x"), f"{option} of {program}"

@@ -175,6 +175,25 @@ def test_the_label_map_names_assigned_source_classes_in_equal_parts(classifier: 
     ]
 
 
+def test_the_label_map_shows_what_a_semantic_mapping_found_and_the_weights_it_learned(
+    classifier: ReprogrammedClassifier,
+) -> None:
+    names = classifier.source.spec.class_names
+    mapping = {
+        "_target_": "reprogram.mappings.semantic.SemanticMapping",
+        "per_class": 2,
+        "given": [[7, 2], [0, 5]],
+        "learn": True,
+    }
+    cfg, task = {**CFG, "mapping": mapping}, TaskSpec("toy", ("one", "two"), (8, 8))
+    model = build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu")
+    with torch.no_grad():
+        model.mapping.weighting.logits[0, 1] = torch.tensor(3.0).log()
+    (*_, first), (*_, second), *rest = label_map(model)
+    assert (first, second) == (pytest.approx(0.25), pytest.approx(0.75))
+    assert rest == [("two", names[0], 0.5), ("two", names[5], 0.5)]
+
+
 def test_the_label_map_names_the_largest_weights_of_a_matrix(classifier: ReprogrammedClassifier) -> None:
     mapping = {"_target_": "reprogram.mappings.linear.LinearMapping"}
     cfg = {**CFG, "mapping": mapping}

@@ -38,7 +38,14 @@ def test_the_variation_of_a_frame_sees_the_edge_to_the_image() -> None:
 
 
 @pytest.mark.parametrize("kind", [SquaredNorm, TotalVariation])
-@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf, 1e39])
 def test_a_weight_that_is_none_is_refused(kind: type[Regularizer], weight: float) -> None:
     with pytest.raises(ConfigError, match=r"regularizer\.weight: expected a number > 0"):
         kind(weight)
+
+
+def test_a_canvas_of_one_row_has_differences_across_alone() -> None:
+    program = FullProgram((1, 3))
+    with torch.no_grad():
+        program.theta.copy_(torch.atanh(torch.tensor([0.0, 0.2, 0.0] * 3)))
+    assert TotalVariation()(program).item() == pytest.approx(0.2)

@@ -19,7 +19,8 @@ def check_room(source_classes: int, target_classes: int, per_class: int) -> None
     if per_class < 1 or per_class * target_classes > source_classes:
         raise ConfigError(
             f"mapping.per_class: {target_classes} target classes x {per_class} source classes each do not fit into "
-            f"{source_classes} source classes; expected 1 to {source_classes // target_classes}"
+            f"{source_classes} source classes; "
+            + (f"expected 1 to {most}" if (most := source_classes // target_classes) else "choose another mapping")
         )
 
 

@@ -22,7 +22,8 @@ class BayesianMapping(ResponseStatistics, LabelMapping):
     score[t] = sum_s omega[s, t] log p[s] / temperature
 
     BLM: N[s, t] counts the examples of class t that the source takes for s. BLM+: N[s, t] sums the probabilities p[s]
-    of the examples of class t, where s is among the k likeliest of the example, k = max(1, floor(top_share * K_t)).
+    of the examples of class t, where s is among the k likeliest of the example, k = max(1, floor(top_share * K_t)), and
+    at most K_s.
 
     A source answers with log-probabilities, not with the logits of the paper. They differ by one number for each image,
     which the weights of a target class, having the sum 1, pass on to every score alike: softmax and decision are those
@@ -51,7 +52,7 @@ class BayesianMapping(ResponseStatistics, LabelMapping):
         - its k = int(0.15 K_t) is 0 below 7 target classes: all weights are 0/0. Ours is at least 1;
         - it takes the number of classes from the labels that occur, and fails where one is missing. Here a missing
           class gets the mean score of those seen less 13.8 (a millionth), so it is never decided for;
-        - its weights are recomputed by a pass over the data after each epoch (``train_vm.py``), here from the training
+        - its weights are recomputed by a pass over the data before each epoch (``train_vm.py``), here from the training
           forwards of the epoch, as its ``train_vm_fast.py`` does; ``refresh=validation`` takes fresh passes.
 
         As there, lambda is in the denominator alone: a source class that was never predicted has no weight.

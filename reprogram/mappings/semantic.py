@@ -12,6 +12,7 @@ from reprogram.errors import ConfigError
 from reprogram.mappings.assignment import AssignmentMapping, check_room
 from reprogram.mappings.base import LabelMapping, RefitSchedule
 from reprogram.mappings.frequency import greedy_assignment, optimal_assignment
+from reprogram.mappings.weighting import Weighting
 from reprogram.sources.clip_text import class_features, expect_templates, load_clip
 from reprogram.types import SourceSpec, TaskSpec
 
@@ -80,6 +81,16 @@ class SemanticMapping(LabelMapping):
             source_classes, target_classes, "given", given=given, learn=learn, temperature=temperature
         )
 
+    @property
+    def assignment(self) -> Tensor:
+        """[K_t, m] source indices."""
+        return self.assigned.assignment
+
+    @property
+    def weighting(self) -> Weighting:
+        """Of the m source classes."""
+        return self.assigned.weighting
+
     def forward(self, log_probs: Tensor) -> Tensor:
         """See ``AssignmentMapping``."""
         scores: Tensor = self.assigned(log_probs)
@@ -131,7 +142,7 @@ def semantic_assignment(
     expect_templates(templates, "mapping")
     check_room(len(source_names), len(target_names), per_class)
     for whose, names in (("source", source_names), ("target", target_names)):
-        if all(re.fullmatch(r"class_\d+", one) for one in names):
+        if all(re.fullmatch(r"(.*/)?(class|label)_\d+", one, re.IGNORECASE) for one in names):
             raise ConfigError(
                 f"mapping: a semantic mapping compares class names, but the {whose} classes are only numbered "
                 f"({names[0]}, ...); give them names, or choose another mapping"
@@ -141,7 +152,7 @@ def semantic_assignment(
     similarity = features[: len(source_names)] @ features[len(source_names) :].T
     choose = greedy_assignment if assign == "greedy" else optimal_assignment
     # both take what is never negative, and a second table that decides ties: there is none
-    chosen: list[list[int]] = choose(1 + similarity, torch.zeros_like(similarity), per_class).tolist()
+    chosen: list[list[int]] = choose(similarity, torch.zeros_like(similarity), per_class).tolist()
     return chosen
 
 

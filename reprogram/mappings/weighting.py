@@ -18,13 +18,13 @@ def assigned_scores(log_probs: Tensor, assignment: Tensor) -> Tensor:
 
 
 def expect_positive(name: str, value: float) -> None:
-    """Refuses a number that is not above 0.
+    """Refuses a number that float32 scores cannot be divided by.
 
     Raises:
-        ConfigError: If the value is not positive and finite.
+        ConfigError: If the value is outside [1e-6, 1e6].
     """
-    if not 0 < value < math.inf:
-        raise ConfigError(f"mapping.{name}: expected a number > 0, got {value}")
+    if not 1e-6 <= value <= 1e6:
+        raise ConfigError(f"mapping.{name}: expected a number > 0 (1e-6 to 1e6), got {value}")
 
 
 class Weighting(nn.Module):

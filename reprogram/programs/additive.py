@@ -1,7 +1,5 @@
 """What all programs that add to the target image share: a grey ground, a bound, and the range of an image."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -32,11 +30,11 @@ def expect_bounds(strength: float, max_norm: float | None) -> None:
     """Refuses bounds that leave no image, or nothing to learn.
 
     Raises:
-        ConfigError: If ``strength`` is outside (0, 1], or ``max_norm`` is not positive and finite.
+        ConfigError: If ``strength`` is outside (0, 1], or ``max_norm`` outside [1e-6, 1e6]: float32 must divide by it.
     """
     if not 0 < strength <= 1:
         raise ConfigError(f"program.strength: expected a number in (0, 1], got {strength}")
-    if max_norm is not None and not 0 < max_norm < math.inf:
+    if max_norm is not None and not 1e-6 <= max_norm <= 1e6:
         raise ConfigError(
-            f"program.max_norm: expected a number > 0 (pixels have the range 0 to 1) or null, got {max_norm}"
+            f"program.max_norm: expected 1e-6 to 1e6 (pixels have the range 0 to 1) or null, got {max_norm}"
         )

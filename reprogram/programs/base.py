@@ -13,8 +13,9 @@ Context = tuple[Tensor, ...]
 class InputProgram(nn.Module, ABC):
     """Turns target images into source images by parameters that gradients, or queries, can learn.
 
-    All learned numbers stand in one flat vector, ``theta``, and each of them can act: none lies under target data that
-    the program leaves as it is. What a number draws on the canvas is the matter of ``Basis``, or of ``FlatNetwork``.
+    All learned numbers stand in one flat vector, ``theta``, and each of them can act on some image: none lies under
+    data that the program leaves as it is. What a number draws on the canvas is the matter of ``Basis``, or of
+    ``FlatNetwork``.
     """
 
     placement: Placement

@@ -62,8 +62,9 @@ class CoordinatorProgram(InputProgram):
     Reference:
         BlackVIP: Black-Box Visual Prompting for Robust Transfer Learning, Oh et al., CVPR 2023, arXiv:2303.14773.
         Differences: any classifier is the encoder (there: ViT-B/16 of a masked autoencoder); group norms in place of
-        batch norms; features standardised; the offset bounded by tanh; the last layer starts at zero; the widths of
-        the decoder; the encoder sees each image once per step, not once per query.
+        batch norms; features standardised; the trigger starts as N(0, 1) instead of U(0, 0.1); the offset bounded by
+        tanh; the last layer starts at zero; depth, widths and biases of the decoder; the encoder sees each image once
+        per step, not once per query.
     """
 
     encoder_fingerprint: Tensor

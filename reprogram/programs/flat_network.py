@@ -24,7 +24,6 @@ class FlatNetwork:
         self._network = network.to("meta")
         self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
         self._sizes = [shape.numel() for shape in self._shapes.values()]
-        self.dimension = sum(self._sizes)
 
     def start(self, generator: torch.Generator) -> Tensor:
         """Draws weights as PyTorch does by default: -> [D] float32.

@@ -1,7 +1,6 @@
 """The border program: everything around the target image is learned, the image itself is untouched."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,22 @@ from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
 from reprogram.programs.mask_file import embedded_mask, read_mask
 from reprogram.programs.placement import Placement
-from reprogram.types import SourceSpec, TaskSpec
+
+
+def gain_of(activation: str) -> float:
+    """What W is multiplied by within the sigmoid.
+
+    Raises:
+        ConfigError: If the activation is neither ``sigmoid`` nor ``tanh``.
+    """
+    if activation not in ("sigmoid", "tanh"):
+        raise ConfigError(f"program.activation: expected sigmoid or tanh, got '{activation}'")
+    return 2.0 if activation == "tanh" else 1.0
+
+
+def default_size(canvas: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the placed image: 3/4 of the canvas."""
+    return max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4)
 
 
 class FrameProgram(InputProgram):
@@ -43,6 +57,8 @@ class FrameProgram(InputProgram):
         arXiv:1806.11146. Differences: pixels in [0, 1] instead of [-1, 1]; no weight decay by default.
     """
 
+    self_contained = staticmethod(embedded_mask)
+
     def __init__(
         self,
         canvas: tuple[int, int],
@@ -56,12 +72,8 @@ class FrameProgram(InputProgram):
         mask: str | None = None,
     ) -> None:
         super().__init__()
-        if activation not in ("sigmoid", "tanh"):
-            raise ConfigError(f"program.activation: expected sigmoid or tanh, got '{activation}'")
-        self.gain = 2.0 if activation == "tanh" else 1.0
-        if size is None:
-            size = (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
-        self.placement = Placement(canvas, size, position, support)
+        self.gain = gain_of(activation)
+        self.placement = Placement(canvas, default_size(canvas) if size is None else size, position, support)
         free = ~self.placement.covered
         if not free.any():
             raise ConfigError(
@@ -76,12 +88,6 @@ class FrameProgram(InputProgram):
             )
         self.basis = Basis(canvas, free, resolution, basis, tied)
         self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
-
-    @staticmethod
-    def self_contained(block: dict[str, Any], source: SourceSpec, task: TaskSpec) -> dict[str, Any]:
-        """The block with its mask in it, instead of in a file."""
-        del task
-        return embedded_mask(block, source.image_size)
 
     def forward(self, context: Context, theta: Tensor | None = None) -> Tensor:
         """Adds the frame to placed images; theta [D] or [B, D] in logits."""

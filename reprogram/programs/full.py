@@ -1,7 +1,6 @@
 """The additive program: a learned offset over the whole canvas, target image included."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
 from reprogram.programs.mask_file import embedded_mask, read_mask
 from reprogram.programs.placement import Placement
-from reprogram.types import SourceSpec, TaskSpec
 
 
 class FullProgram(InputProgram):
@@ -44,6 +42,8 @@ class FullProgram(InputProgram):
         arXiv:2406.03150. Differences: the offset is bounded and the result clipped, so that it remains an image.
     """
 
+    self_contained = staticmethod(embedded_mask)
+
     def __init__(
         self,
         canvas: tuple[int, int],
@@ -63,12 +63,6 @@ class FullProgram(InputProgram):
         self.placement = Placement(canvas, canvas if size is None else size, position, support)
         self.basis = Basis(canvas, read_mask(mask, canvas), resolution, basis, tied)
         self.theta = nn.Parameter(torch.zeros(self.basis.dimension))
-
-    @staticmethod
-    def self_contained(block: dict[str, Any], source: SourceSpec, task: TaskSpec) -> dict[str, Any]:
-        """The block with its mask in it, instead of in a file."""
-        del task
-        return embedded_mask(block, source.image_size)
 
     def context(self, images: Tensor) -> Context:
         """Places images on mid-grey."""

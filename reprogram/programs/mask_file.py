@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from reprogram.errors import ConfigError
+from reprogram.types import SourceSpec, TaskSpec
 
 _PREFIX = "data:image/png;base64,"
 
@@ -40,7 +41,8 @@ def read_mask(mask: str | None, canvas: tuple[int, int]) -> Tensor:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise ConfigError(
             f"program.mask: expected an image of {canvas[0]} x {canvas[1]} pixels (height x width of the canvas), got "
-            f"{name}, which cannot be read ({reason}); set program.mask to a PNG file, or to null"
+            f"{name}, which cannot be read ({reason}); set program.mask to a PNG file, or to null (a run that was "
+            "begun has its mask: resume=RUN_DIR)"
         ) from error
     if tuple(bright.shape) != tuple(canvas):
         raise ConfigError(
@@ -55,16 +57,17 @@ def read_mask(mask: str | None, canvas: tuple[int, int]) -> Tensor:
     return bright[None, None]
 
 
-def embedded_mask(block: dict[str, Any], canvas: tuple[int, int]) -> dict[str, Any]:
-    """A program's block whose mask no longer lies in a file: its path is replaced by a data URI of a 1-bit PNG.
+def embedded_mask(block: dict[str, Any], source: SourceSpec, task: TaskSpec) -> dict[str, Any]:
+    """A program's ``self_contained``: its block, with a data URI of a 1-bit PNG in place of the path of a mask.
 
     Raises:
         ConfigError: If the mask cannot be used (see ``read_mask``).
     """
+    del task
     mask = block.get("mask")
     if not isinstance(mask, str) or mask.startswith("data:"):
         return block
-    bright, buffer = read_mask(mask, canvas)[0, 0], io.BytesIO()
+    bright, buffer = read_mask(mask, source.image_size)[0, 0], io.BytesIO()
     Image.fromarray(bright.numpy()).save(buffer, "PNG", optimize=True)
     return {**block, "mask": _PREFIX + base64.b64encode(buffer.getvalue()).decode()}
 

@@ -32,6 +32,9 @@ class Placement(nn.Module):
         support: Tensor | None = None,
     ) -> None:
         super().__init__()
+        for key, pair in (("size", size), ("position", position)):
+            if not isinstance(pair, int | None) and len(pair) != 2:
+                raise ConfigError(f"program.{key}: expected two whole numbers, got {list(pair)}")
         height, width = (size, size) if isinstance(size, int) else (int(side) for side in size)
         if not (1 <= height <= canvas[0] and 1 <= width <= canvas[1]):
             raise ConfigError(

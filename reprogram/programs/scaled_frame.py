@@ -10,10 +10,12 @@ from torch.nn.functional import grid_sample
 from reprogram.errors import ConfigError
 from reprogram.programs.base import Context, InputProgram
 from reprogram.programs.basis import Basis
+from reprogram.programs.frame import default_size, gain_of
 from reprogram.programs.placement import Placement
 
 _SCALES = 65  # at which it is looked up what the image covers
 _FULL = 0.999  # a part of a pixel that could not be seen
+_NUDGE = 1e-5  # of r: at exactly 1 all edges lie between pixels, where the gradient is that of neither side
 
 
 class ScaledFrameProgram(InputProgram):
@@ -69,12 +71,8 @@ class ScaledFrameProgram(InputProgram):
         tied: bool = False,
     ) -> None:
         super().__init__()
-        if activation not in ("sigmoid", "tanh"):
-            raise ConfigError(f"program.activation: expected sigmoid or tanh, got '{activation}'")
-        self.gain = 2.0 if activation == "tanh" else 1.0
-        if size is None:
-            size = (max(1, canvas[0] * 3 // 4), max(1, canvas[1] * 3 // 4))
-        self.placement = Placement(canvas, size, position, support)
+        self.gain = gain_of(activation)
+        self.placement = Placement(canvas, default_size(canvas) if size is None else size, position, support)
         low, high = _range(canvas, self.placement.size, smallest, largest)
         self.span = math.log(high / low)
         share = -math.log(low) / self.span  # of the way from low to high, where r = 1
@@ -112,11 +110,11 @@ class ScaledFrameProgram(InputProgram):
     def _axis(self, scale: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """Where pixels are taken from along an axis, in -1 to 1, and how much of each the zoomed box covers: [N, side].
 
-        Exact at r = 1. That a part of a pixel is covered, not all or nothing, tells r at any size which way to go.
+        That a part of a pixel is covered, not all or nothing, tells r at any size which way to go.
         """
         side, first, length = (of[axis] for of in (self.placement.canvas, self.placement.box, self.placement.size))
         pixels = torch.arange(side, device=scale.device, dtype=scale.dtype)
-        scale, last, fixed = scale[:, None], first + length, first * side / (side - length)
+        scale, last, fixed = scale[:, None] * (1 + _NUDGE), first + length, first * side / (side - length)
         centres, fixed_centre = (2 * pixels + 1) / side - 1, 2 * fixed / side - 1
         taken = centres + (centres - fixed_centre) * (1 / scale - 1)
         taken = taken.clamp((2 * first + 1) / side - 1, (2 * last - 1) / side - 1)
@@ -151,8 +149,9 @@ def _range(
             f"program.smallest: expected 1 to {size[0] - 1} pixels (below the height of program.size), got {smallest}"
         )
     if largest is not None and not 1 < largest / size[0] <= limit:
+        room = min(size[0] * side // length for side, length in zip(canvas, size, strict=True))
         raise ConfigError(
-            f"program.largest: expected more than {size[0]} (the height of program.size) and at most "
-            f"{math.floor(limit * size[0])} pixels (what the canvas of {canvas[0]}x{canvas[1]} holds), got {largest}"
+            f"program.largest: expected more than {size[0]} (the height of program.size) and at most {room} pixels "
+            f"(what the canvas of {canvas[0]}x{canvas[1]} holds), got {largest}"
         )
     return 0.5 if smallest is None else smallest / size[0], limit if largest is None else largest / size[0]

@@ -106,7 +106,7 @@ def class_features(clip: Clip, class_names: Sequence[str], templates: Sequence[s
 
     Shapes:
         -> [K, F] float64, of length one but for the rounding to multiples of 2^-22. A fingerprint is taken of them, and
-        sums that machines add up in another order round to the same.
+        sums that machines add up in another order almost always round to the same.
     """
     spoken = [name.replace("_", " ") for name in class_names]
     features = text_features(clip, [template.replace("{}", name) for name in spoken for template in templates])

@@ -17,7 +17,8 @@ def final_layer(source: SourceModel) -> tuple[str, nn.Linear | nn.Conv2d]:
     """
     inner = source.source if isinstance(source, PreparedSource) else source
     if not isinstance(inner, NetworkSource):
-        raise SourceError(f"{source.spec.name}: expected a network, got only its scores; choose access=white_box")
+        remedy = "choose one" if source.spec.differentiable else "choose one, and access=white_box"
+        raise SourceError(f"{source.spec.name}: expected one network, got only its scores; {remedy}")
     count = source.spec.num_classes
     for name, layer in reversed(list(inner.network.named_modules())):
         if isinstance(layer, nn.Linear) and layer.out_features == count:

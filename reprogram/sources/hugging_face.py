@@ -1,11 +1,13 @@
 """Any image classifier of Hugging Face transformers, from the hub or from a local folder."""
 
 import inspect
+import json
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 
 from reprogram.errors import ConfigError, ReprogramError, SourceError
 from reprogram.sources.network import NetworkSource
+
+log = logging.getLogger(__name__)
 
 SIDE = 53  # of the images shown to an image processor (pixels); no network has this input size
 FILES = "config.json, model.safetensors and preprocessor_config.json"
@@ -70,6 +74,7 @@ def hugging_face_source(
             mean=mean,
             std=std,
             class_names=class_names or known_names,
+            facts=(_facts(network), str(seen.bgr)),
         )
     except ReprogramError:
         raise
@@ -78,6 +83,15 @@ def hugging_face_source(
         raise SourceError(
             f"{name}: cannot score an image of {height}x{width} pixels ({error}); set source.image_size"
         ) from error
+
+
+def _facts(network: nn.Module) -> str:
+    """The configuration, without what only says where it comes from: the weights do not tell activations."""
+    configuration = cast(Any, network).config.to_dict()
+    passing = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
+    return json.dumps(
+        {key: value for key, value in configuration.items() if key not in passing}, sort_keys=True, default=str
+    )
 
 
 class Logits(nn.Module):
@@ -132,6 +146,8 @@ def _load(name: str, place: str, revision: str | None) -> tuple[nn.Module, list[
             f"{name}: expected weights for the whole classifier, got none for {missing}, which would be random; choose "
             "a checkpoint that was trained to classify images"
         )
+    if report["unexpected_keys"]:
+        log.warning("%s: its configuration leaves out the weights %s", name, sorted(report["unexpected_keys"])[:5])
     takes = inspect.signature(model.forward).parameters
     if "pixel_values" not in takes or "input_ids" in takes:
         raise ConfigError(f"source.name: expected a classifier of pixels, got {name}, which takes {', '.join(takes)}")

@@ -1,6 +1,7 @@
 """A source model around any classification network."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,10 +23,11 @@ class NetworkSource(SourceModel):
         std: Per-channel standard deviation, likewise, > 0.
         class_names: K_s names in output order; ``None``: numbered.
         feature_dim: Width of the penultimate features, if they can be reached.
+        facts: What else the answers depend on, beside weights, size and normalisation: part of the fingerprint.
 
     Raises:
         ConfigError: If mean, std or image_size cannot work.
-        SourceError: If the network does not return one logit for each class name.
+        SourceError: If the network does not return one finite logit for each class name, or only one.
     """
 
     mean: Tensor
@@ -40,10 +42,10 @@ class NetworkSource(SourceModel):
         std: Sequence[float],
         class_names: Sequence[str] | None = None,
         feature_dim: int | None = None,
+        facts: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ConfigError(f"{name}: expected three means and three positive standard deviations, got {mean}, {std}")
+        expect_normalisation(name, mean, std)
         if len(image_size) != 2 or min(image_size) < 1:
             raise ConfigError(f"{name}: expected image_size=[height,width] in pixels, got {list(image_size)}")
         height, width = int(image_size[0]), int(image_size[1])
@@ -51,9 +53,10 @@ class NetworkSource(SourceModel):
         self.register_buffer("mean", torch.tensor([float(m) for m in mean]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([float(s) for s in std]).view(1, 3, 1, 1), persistent=False)
         self.train(False)
-        names = self._class_names(name, (height, width), class_names)
-        self.spec = SourceSpec(name, (height, width), names, feature_dim)
-        self._fingerprint = fingerprint(network, (height, width, *map(float, mean), *map(float, std)))
+        logits = self._probe(name, (height, width))
+        names = expect_classes(name, logits.shape[1], class_names)
+        self.spec = SourceSpec(name, (height, width), names, feature_dim, differentiable=logits.requires_grad)
+        self._fingerprint = fingerprint(network, (height, width, *map(float, mean), *map(float, std), *facts))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalises, scores, returns log-probabilities."""
@@ -70,11 +73,12 @@ class NetworkSource(SourceModel):
         """SHA-256 over the weights as loaded, input size and normalisation; the same on every machine."""
         return self._fingerprint
 
-    @torch.no_grad()
-    def _class_names(self, name: str, size: tuple[int, int], given: Sequence[str] | None) -> tuple[str, ...]:
-        """Asks the network for one image: the outputs are a fact, the names may be given."""
+    def _probe(self, name: str, size: tuple[int, int]) -> Tensor:
+        """Asks the network for one image: logits [1, K_s], with a graph if a gradient reaches the pixels."""
+        image = (torch.full((1, 3, *size), 0.5) - self.mean).requires_grad_()
         try:
-            logits = self.network(torch.full((1, 3, *size), 0.5) - self.mean)
+            with torch.enable_grad():
+                logits = self.network(image)
         except (RuntimeError, AssertionError) as error:  # vision transformers assert their input size
             raise SourceError(
                 f"{name}: cannot score an image of {size[0]}x{size[1]} pixels ({error}); set source.image_size"
@@ -82,17 +86,41 @@ class NetworkSource(SourceModel):
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 1:
             got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise SourceError(f"{name}: expected logits [1, K] for one image, got {got}; wrap the network")
-        count = logits.shape[1]
-        if given is None:
-            return tuple(f"class_{index}" for index in range(count))
-        if len(given) != count:
-            raise SourceError(
-                f"{name}: expected {len(given)} outputs, one for each class name, got {count}; set source.class_names"
-            )
-        return tuple(str(label) for label in given)
+        if logits.isnan().any():
+            raise SourceError(f"{name}: expected logits of a grey image, got NaN; see to the weights and source.std")
+        return logits
 
 
-def fingerprint(network: nn.Module, facts: Sequence[float] = ()) -> str:
+def expect_normalisation(name: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuses what pixels cannot be normalised by.
+
+    Raises:
+        ConfigError: Unless these are three finite means and three finite positive standard deviations.
+    """
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ConfigError(
+            f"{name}: expected three means (source.mean) and three positive standard deviations (source.std), "
+            f"got {list(mean)}, {list(std)}"
+        )
+
+
+def expect_classes(name: str, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of so many outputs: those given, or numbers.
+
+    Raises:
+        SourceError: If there are fewer than two outputs, or not one for each name.
+    """
+    if count < 2:
+        raise SourceError(f"{name}: expected two or more outputs, got {count}; give the network one for each class")
+    names = tuple(f"class_{index}" for index in range(count)) if given is None else tuple(map(str, given))
+    if len(names) != count:
+        raise SourceError(
+            f"{name}: expected {len(names)} outputs, one for each class name, got {count}; set source.class_names"
+        )
+    return names
+
+
+def fingerprint(network: nn.Module, facts: Sequence[object] = ()) -> str:
     """Hashes a network's state, name by name, and the facts that go with it."""
     digest = hashlib.sha256(repr(tuple(facts)).encode())
     for key, tensor in sorted(network.state_dict().items()):

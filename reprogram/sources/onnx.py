@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reprogram.errors import ConfigError, ShapeError, SourceError
 from reprogram.sources.base import SourceModel
+from reprogram.sources.network import expect_classes, expect_normalisation
 from reprogram.sources.torchvision import IMAGENET_MEAN, IMAGENET_STD
 from reprogram.types import SourceSpec
 
@@ -64,11 +65,7 @@ class OnnxSource(SourceModel):
             raise ConfigError(f"source.outputs: expected one of {', '.join(OUTPUTS)}, got '{outputs}'")
         if input_layout not in LAYOUTS:
             raise ConfigError(f"source.input_layout: expected one of {', '.join(LAYOUTS)}, got '{input_layout}'")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ConfigError(
-                f"source.mean, source.std: expected three means and three positive standard deviations, "
-                f"got {list(mean)}, {list(std)}"
-            )
+        expect_normalisation("source", mean, std)
         file = Path(path).expanduser()
         self.name, self.outputs, self.layout = file.stem, outputs, LAYOUTS[input_layout]
         self._session = _session(file)
@@ -79,15 +76,11 @@ class OnnxSource(SourceModel):
         self.train(False)
         with torch.no_grad():
             scores = self._scores(torch.full((1, 3, *size), 0.5))
-        log_probabilities(scores, outputs, self.name)
+        if not log_probabilities(scores, outputs, self.name).isfinite().all():
+            raise SourceError(f"{self.name}: expected finite scores of a grey image, got {scores[0, :5].tolist()}")
         if outputs == "logits" and scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-3:
             log.warning("%s: its logits look like probabilities; if they are, set source.outputs", self.name)
-        names = tuple(class_names or (f"class_{index}" for index in range(scores.shape[1])))
-        if len(names) != scores.shape[1]:
-            raise SourceError(
-                f"{self.name}: expected {len(names)} outputs, one for each class name, got {scores.shape[1]}; "
-                "set source.class_names"
-            )
+        names = expect_classes(self.name, scores.shape[1], class_names)
         self.spec = SourceSpec(self.name, size, names, feature_dim=None, differentiable=False)
         facts = (outputs, self._output, size, input_layout, tuple(map(float, mean)), tuple(map(float, std)))
         self._fingerprint = _fingerprint(file, repr(facts))

@@ -184,7 +184,7 @@ def test_an_untrained_program_leaves_the_target_image_as_it_is(choice: dict[str,
     placed = made.placement(images)
     covered = made.placement.covered.expand(2, 3, *CANVAS)
     canvas = made(made.context(images))
-    torch.testing.assert_close(canvas[covered], placed[covered], atol=1e-5, rtol=0)
+    torch.testing.assert_close(canvas[covered], placed[covered], atol=5e-4, rtol=0)  # an eighth of a level
     if isinstance(made, FrameProgram):  # a trained one too
         canvas = moved(made)(made.context(images))
         assert torch.equal(canvas[covered], placed[covered])

@@ -34,4 +34,4 @@ def test_examples_of_private_data_stay_here(private, small, monkeypatch) -> None
 
 def test_a_wrong_mode_is_refused(small, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"logger\.wandb\.mode"):
-        trainers.loggers(build.plain(small("logger=wandb", "logger.wandb.mode=typo")), tmp_path, {})
+        trainers.loggers(build.plain(small("logger=wandb", "logger.wandb.mode=typo")), tmp_path)

@@ -185,7 +185,7 @@ def test_float64_stays_float64() -> None:
         ),
         ({"top_share": 1.01}, r"mapping\.top_share"),
         ({"top_share": math.nan}, r"mapping\.top_share"),
-        ({"laplace": 0.0}, r"mapping\.laplace: expected a number > 0, got 0"),
+        ({"laplace": 0.0}, r"mapping\.laplace: expected a number > 0 \(1e-6 to 1e6\), got 0"),
         ({"laplace": math.inf}, r"mapping\.laplace"),
         ({"decay": 1.0}, r"mapping\.decay"),
         ({"refresh": 0}, r"mapping\.refresh"),

@@ -143,6 +143,9 @@ def test_numbered_classes_have_no_meaning() -> None:
     numbered = tuple(f"class_{index}" for index in range(8))
     with pytest.raises(ConfigError, match=r"the source classes are only numbered \(class_0, \.\.\.\)"):
         semantic_assignment(numbered, TARGET)
+    for other in ("LABEL_{}", "a/class_{}"):
+        with pytest.raises(ConfigError, match="the source classes are only numbered"):
+            semantic_assignment(tuple(other.format(index) for index in range(8)), TARGET)
     with pytest.raises(ConfigError, match="the target classes are only numbered"):
         semantic_assignment(SOURCE, numbered[:3])
 

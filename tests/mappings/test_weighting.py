@@ -113,5 +113,5 @@ def test_mappings_with_an_assignment_learn_and_divide(make: Callable[..., LabelM
     ids=["assignment", "frequency", "bayesian"],
 )
 def test_a_temperature_that_is_none_is_refused(make: Callable[[float], LabelMapping], temperature: float) -> None:
-    with pytest.raises(ConfigError, match=r"mapping\.temperature: expected a number > 0, got"):
+    with pytest.raises(ConfigError, match=r"mapping\.temperature: expected a number > 0 \(1e-6 to 1e6\), got"):
         make(temperature)

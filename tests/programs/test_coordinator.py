@@ -316,7 +316,7 @@ def test_what_cannot_work_is_refused(options: dict[str, Any], message: str) -> N
 
 
 def test_an_encoder_that_shows_no_features_is_refused() -> None:
-    with pytest.raises(SourceError, match="choose access=white_box"):
+    with pytest.raises(SourceError, match="expected one network, got only its scores"):
         CoordinatorProgram((20, 16), BlackBox(toy(), Ledger(None, "run")))
     blind = NetworkSource("blind", nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), (6, 6), HALF, HALF)
     with pytest.raises(SourceError, match="features cannot be reached"):

@@ -47,8 +47,8 @@ each_network = pytest.mark.parametrize("make", [convolutions, decoder, linear])
 @pytest.mark.parametrize("count", [1, CHUNK + 3])
 def test_it_computes_what_networks_with_these_weights_do(make, count: int) -> None:
     network, flat = make(), FlatNetwork(make())
-    assert flat.dimension == sum(parameter.numel() for parameter in network.parameters())
-    weights, inputs = torch.randn(count, flat.dimension), torch.randn(count, 3, 7, 5)
+    dimension = sum(parameter.numel() for parameter in network.parameters())
+    weights, inputs = torch.randn(count, dimension), torch.randn(count, 3, 7, 5)
     torch.testing.assert_close(flat(weights, inputs), loop(network, weights, inputs), atol=1e-5, rtol=1e-5)
     shared = flat(weights[0], inputs)
     torch.testing.assert_close(shared, loop(network, weights[:1].expand(count, -1), inputs), atol=1e-5, rtol=1e-5)
@@ -57,7 +57,7 @@ def test_it_computes_what_networks_with_these_weights_do(make, count: int) -> No
 @each_network
 def test_the_gradient_of_a_row_is_that_of_its_own_image(make) -> None:
     flat = FlatNetwork(make())
-    weights = torch.randn(3, flat.dimension, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, len(flat.start(torch.Generator())), dtype=torch.float64, requires_grad=True)
     inputs = torch.randn(3, 3, 7, 5, dtype=torch.float64)
     outputs = flat(weights, inputs)
     weight = torch.randn_like(outputs)

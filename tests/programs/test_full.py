@@ -93,3 +93,16 @@ def test_the_mask_becomes_part_of_the_run(tmp_path: Path) -> None:
     filled = FullProgram.self_contained(block, source, task)
     (tmp_path / "mask.png").unlink()
     assert len(FullProgram((8, 8), mask=filled["mask"]).theta) == 3 * 36
+
+
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, 1e-45, 1e39, float("nan"), float("inf")])
+def test_a_norm_that_float32_cannot_divide_by_is_refused(max_norm: float) -> None:
+    with pytest.raises(ConfigError, match=r"program\.max_norm: expected 1e-6 to 1e6"):
+        FullProgram((4, 4), max_norm=max_norm)
+
+
+@pytest.mark.parametrize("size", [[], [1], [1, 2, 3]])
+def test_sizes_and_positions_are_pairs(size: list[int]) -> None:
+    for key in ("size", "position"):
+        with pytest.raises(ConfigError, match=rf"program\.{key}: expected two whole numbers"):
+            FullProgram((4, 4), **{key: size})

@@ -10,6 +10,14 @@ from PIL import Image
 
 from reprogram.errors import ConfigError
 from reprogram.programs.mask_file import embedded_mask, read_mask
+from reprogram.types import SourceSpec, TaskSpec
+
+TASK = TaskSpec("toy", ("a", "b"), (4, 4))
+
+
+def canvas(height: int, width: int) -> SourceSpec:
+    return SourceSpec("toy", (height, width), ("one", "two"))
+
 
 SHAPE = torch.zeros(6, 9, dtype=torch.bool)
 SHAPE[1:4, 2:8] = True
@@ -59,25 +67,25 @@ def test_without_a_mask_every_pixel_is_free() -> None:
 def test_an_embedded_mask_needs_no_file_and_is_small(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("RGB", (224, 224), (200, 200, 200)), "mask.bmp")
     block = {"_target_": "some.program", "mask": path, "size": 3}
-    embedded = embedded_mask(block, (224, 224))
+    embedded = embedded_mask(block, canvas(224, 224), TASK)
     Path(path).unlink()
     assert embedded == {**block, "mask": embedded["mask"]}
     assert embedded["mask"].startswith("data:image/png;base64,")
     assert len(embedded["mask"]) < 500
     assert read_mask(embedded["mask"], (224, 224)).all()
-    assert embedded_mask(embedded, (224, 224)) == embedded
-    small = embedded_mask({"mask": saved(tmp_path, grey())}, (6, 9))
+    assert embedded_mask(embedded, canvas(224, 224), TASK) == embedded
+    small = embedded_mask({"mask": saved(tmp_path, grey())}, canvas(6, 9), TASK)
     assert torch.equal(read_mask(small["mask"], (6, 9))[0, 0], SHAPE)
 
 
 def test_a_block_without_a_mask_stays_as_it_is() -> None:
     for block in ({"size": 3}, {"mask": None}):
-        assert embedded_mask(block, (6, 9)) == block
+        assert embedded_mask(block, canvas(6, 9), TASK) == block
 
 
 def test_another_size_is_refused_with_the_right_one(tmp_path: Path) -> None:
     path = saved(tmp_path, grey())
-    for use in (lambda: read_mask(path, (9, 6)), lambda: embedded_mask({"mask": path}, (9, 6))):
+    for use in (lambda: read_mask(path, (9, 6)), lambda: embedded_mask({"mask": path}, canvas(9, 6), TASK)):
         with pytest.raises(
             ConfigError, match=r"program\.mask: expected 9 x 6 pixels .*got 6 x 9 in '.*mask\.png'; draw"
         ):

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reprogram import build
 from reprogram.errors import ConfigError, ShapeError
 from reprogram.instantiation import call
 from reprogram.sources.base import SourceModel
@@ -16,9 +18,12 @@ from reprogram.sources.ensemble import EnsembleSource
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
 from reprogram.sources.prepared import PreparedSource
-from reprogram.types import SourceSpec
+from reprogram.types import SourceSpec, TaskSpec
 
 HALF = (0.5, 0.5, 0.5)
+
+
+EMBEDDED = {"_target_": "reprogram.sources.embedded.embedded_source", "prepare": True, "precision": "float32"}
 
 
 def member(size: tuple[int, int] = (8, 6), names: str = "abcd", name: str = "net", seed: int = 0) -> NetworkSource:
@@ -111,7 +116,7 @@ def test_a_white_canvas_stays_valid_and_keeps_its_gradient() -> None:
     images = torch.ones(1, 3, 31, 37, requires_grad=True)
     resized = F.interpolate(images, (7, 9), mode="bilinear", antialias=True)
     assert resized.max() > 1  # by rounding
-    made = EnsembleSource({"small": small, "large": member((31, 37), names="x")}, "concatenate")
+    made = EnsembleSource({"small": small, "large": member((31, 37), names="xy")}, "concatenate")
     (found,) = torch.autograd.grad(made(images)[:, 0].sum(), images)
     (expected,) = torch.autograd.grad(NetworkSource.forward(small, resized)[:, 0].sum(), images)
     torch.testing.assert_close(found, expected)
@@ -201,3 +206,21 @@ def test_wrong_choices_are_refused(members: Mapping[str, SourceModel]) -> None:
         EnsembleSource(members, "vote")
     with pytest.raises(ConfigError, match=r"source\.image_size: expected \[height,width\] in pixels, got \[0, 9\]"):
         EnsembleSource(members, image_size=(0, 9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": {"a": "embedded", "b": "embedded"}}, r"source\.members\.a: expected the keys of a source"),
+        ({"members": {"a": EMBEDDED, "b": EMBEDDED}, "prepare": True}, r"source\.prepare: expected false"),
+        (
+            {"members": {"a": {**EMBEDDED, "prepare": "abc"}, "b": EMBEDDED}},
+            r"source\.members\.a\.prepare: expected true",
+        ),
+    ],
+)
+def test_wrong_blocks_name_their_key(changes: dict[str, Any], message: str) -> None:
+    block = {"_target_": "reprogram.sources.ensemble.EnsembleSource", **changes}
+    cfg = {"source": block, "access": {"_target_": None}}
+    with pytest.raises(ConfigError, match=message):
+        build.source(cfg, "cpu", TaskSpec("toy", ("a", "b"), (4, 4)))

@@ -98,7 +98,7 @@ def test_features_that_cannot_be_reached_are_refused(network: nn.Module, message
 
 
 def test_a_black_box_has_no_features() -> None:
-    with pytest.raises(SourceError, match=r"got only its scores; choose access=white_box"):
+    with pytest.raises(SourceError, match=r"got only its scores; choose one, and access=white_box"):
         penultimate(BlackBox(embedded_source(), Ledger(None, "run")), torch.rand(1, 3, 64, 64))
 
 

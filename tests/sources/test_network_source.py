@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reprogram import build
 from reprogram.errors import ConfigError, ShapeError, SourceError
 from reprogram.sources.network import NetworkSource, fingerprint
 
@@ -83,12 +84,41 @@ def test_the_facts_are_told() -> None:
         {"std": (0.5, 0.5)},
         {"std": (0.5, 0.0, 0.5)},
         {"std": (0.5, -1.0, 0.5)},
+        {"std": (0.5, float("inf"), 0.5)},
+        {"mean": (0.5, float("nan"), 0.5)},
     ],
-    ids=["one-mean", "two-stds", "zero-std", "negative-std"],
+    ids=["one-mean", "two-stds", "zero-std", "negative-std", "infinite-std", "nan-mean"],
 )
 def test_a_normalisation_that_cannot_work_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="three means and three positive standard deviations"):
+    with pytest.raises(ConfigError, match=r"three means \(source\.mean\) and three positive standard deviations"):
         source(**changes)
+
+
+class NoGradient(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.detach().mean((2, 3))
+
+
+def test_a_network_that_lets_no_gradient_through_says_so() -> None:
+    made = NetworkSource("opaque", NoGradient(), (8, 8), (0.5,) * 3, (0.5,) * 3)
+    assert not made.spec.differentiable
+    with pytest.raises(ConfigError, match="access: expected black_box, since opaque gives scores but no gradient"):
+        build.accessed({}, made, None)
+
+
+def test_what_else_the_answers_depend_on_is_in_the_fingerprint() -> None:
+    network, half = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (0.5,) * 3
+    prints = {NetworkSource("net", network, (2, 2), half, half, facts=facts).fingerprint for facts in ((), ("relu",))}
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("bias", [float("nan"), None], ids=["nan", "one-output"])
+def test_answers_that_are_none_are_refused(bias: float | None) -> None:
+    layer = nn.Linear(12, 1 if bias is None else 3)
+    if bias is not None:
+        nn.init.constant_(layer.bias, bias)
+    with pytest.raises(SourceError, match=r"expected (two or more outputs, got 1|logits of a grey image, got NaN)"):
+        NetworkSource("net", nn.Sequential(nn.Flatten(), layer), (2, 2), (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.mark.parametrize("size", [(8,), (0, 8), (8, -1), (8, 8, 3)])
