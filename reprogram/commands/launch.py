@@ -82,6 +82,8 @@ def explain(error: Exception, config_name: str) -> str:
     """Hydra's message in few words, with the nearest existing group, choice or key."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
+    if message.startswith("Could not override"):  # Hydra's remedy stands last
+        message = f"{message} {lines[-1]}"
     for override in sys.argv[1:]:
         name = override.split("=", 1)[0].lstrip("+~").split("@")[0]  # group@package
         if "=" in override and not name.startswith("hydra") and (hint := _hint(override, name, config_name)):
@@ -100,7 +102,10 @@ def _hint(override: str, name: str, config_name: str) -> str | None:
         if choice not in known and "," not in choice:
             return f"{name}={choice}: there is no such choice; {_near(choice, known)}"
         return None
-    known = _known_keys(config_name)
+    try:
+        known = _known_keys(config_name)
+    except (HydraException, OmegaConfBaseException):  # the choices themselves do not compose
+        return None
     if name not in known and not any(name.startswith(f"{found}.") and found.endswith("kwargs") for found in known):
         return f"{name}: there is no such key or group; {_near(name, known)}"
     return None

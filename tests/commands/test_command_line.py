@@ -59,6 +59,7 @@ def test_help_reads_as_a_manual_page(module, words, run) -> None:
         (["program=frme"], "did you mean frame"),
         (["progam=frame"], "did you mean program"),
         (["lr=0.1"], "did you mean optimizer.lr"),
+        (["source=ensemble", "source@source.members.a=timm", "foo=3"], "use +source@source.members.a=timm"),
         (
             ["source=ensemble", "+source@source.members.a=timm", "source.members.a.nam=x"],
             "did you mean source.members.a.name",
