@@ -4,7 +4,7 @@
     python scripts/draw_catalogue.py frame patch
 
 Without names it draws all. The digits come with scikit-learn and the source with the package, so nothing is downloaded;
-on one thread, as here, the same versions draw the same pictures.
+on one thread, as here, the same versions draw the same pictures. It takes about a minute.
 """
 
 import argparse
@@ -428,7 +428,7 @@ def pictures(folder: Path) -> dict[str, Callable[[str], None]]:
     slow = ("optimizer.lr=0.01",)  # where each number moves many pixels
     strips = {
         "frame": Strip(frame),
-        "scaled_frame": Strip(("program=scaled_frame", "program.size=32", "optimizer.lr=0.3")),
+        "scaled_frame": Strip(("program=scaled_frame", "program.size=32")),
         "full": Strip(full, adds=True),
         "patch": Strip(("program=patch",), adds=True),
         "patch_random": Strip(("program=patch", "program.at=random"), adds=True),
