@@ -69,6 +69,7 @@ def fit_logistic(
         # small matrices: threads only wait for each other; a fit that stops early is still a good one
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The number of unique classes")  # a few images of each class
             if strength is None and folds >= 2:
                 search = LogisticRegressionCV(
                     Cs=STRENGTHS,
