@@ -19,6 +19,8 @@ from reprogram.errors import ConfigError, SourceError
 from reprogram.sources.local_weights import load_local_weights
 from reprogram.sources.timm import hub_cache
 
+log = logging.getLogger(__name__)
+
 HUB = "hf-hub:"  # open_clip's mark of a model that is named by its hub repository
 HUB_WEIGHTS = "pretrained"
 CONFIG_FILE = "open_clip_config.json"  # as in a hub repository
@@ -109,6 +111,7 @@ def class_features(clip: Clip, class_names: Sequence[str], templates: Sequence[s
         sums that machines add up in another order almost always round to the same.
     """
     spoken = [name.replace("_", " ") for name in class_names]
+    log.info("clip     reads %d prompts", len(spoken) * len(templates))
     features = text_features(clip, [template.replace("{}", name) for name in spoken for template in templates])
     mean = nn.functional.normalize(features.view(len(spoken), len(templates), -1).mean(dim=1), dim=1)
     return (mean * GRID).round() / GRID
