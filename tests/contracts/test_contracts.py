@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from leaves import CONFIGS, FACTS, GROUPS, SOURCE_CLASSES, block, configs, each, mapping, target
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
-from tiny_clip import CONFIG
+from tiny_clip import CONFIG, save_clip
 from torch import Tensor, nn
 
 from reprogram.build import ACCESS_KEYS
@@ -460,9 +459,8 @@ def choices(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
         return {"target": "tiny_network_of_contracts.network", "image_size": [24, 16]}
     if name == "open_clip":
         open_clip = pytest.importorskip("open_clip")
-        (folder / "clip.json").write_text(json.dumps(CONFIG))
-        save_file(open_clip.CLIP(**CONFIG).state_dict(), weights)
-        return {"name": str(folder / "clip.json"), "weights": str(weights), "class_names": ["cat", "dog", "ox"]}
+        architecture, state = save_clip(open_clip.CLIP(**CONFIG), folder)
+        return {"name": architecture, "weights": state, "class_names": ["cat", "dog", "ox"]}
     if name == "hugging_face":
         transformers = pytest.importorskip("transformers")
         config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from tiny_clip import CONFIG
+from tiny_clip import CONFIG, save_clip
 
 from reprogram.errors import ConfigError
 from reprogram.mappings.base import RefitSchedule
@@ -30,10 +29,8 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def clip(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "tiny.json").write_text(json.dumps(CONFIG))
-    save_file(model.state_dict(), folder / "tiny.safetensors")
-    return {"name": str(folder / "tiny.json"), "weights": str(folder / "tiny.safetensors")}
+    name, weights = save_clip(model, tmp_path_factory.mktemp("clip"))
+    return {"name": name, "weights": weights}
 
 
 @pytest.fixture(scope="module")

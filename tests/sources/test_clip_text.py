@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_clip import CONFIG
+from tiny_clip import CONFIG, save_clip
 
 from reprogram.errors import ConfigError, SourceError
 from reprogram.sources import clip_text
@@ -29,10 +29,7 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def files(model: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "tiny.json").write_text(json.dumps(CONFIG))
-    save_file(model.state_dict(), folder / "tiny.safetensors")
-    return str(folder / "tiny.json"), str(folder / "tiny.safetensors")
+    return save_clip(model, tmp_path_factory.mktemp("clip"))
 
 
 def encoded(model: Any, texts: list[str]) -> torch.Tensor:
