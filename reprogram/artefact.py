@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from reprogram import build
+from reprogram import build, sourcing
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import RunError, SourceError
@@ -98,7 +98,7 @@ def load(
     task = TaskSpec(**facts, support=tensors.pop("task.support", None))
     cfg.setdefault("access", {"_target_": None})  # artefacts of before there were black boxes
     device_type = torch.device(device).type
-    source = build.source(cfg, device_type, task)
+    source = sourcing.source(cfg, device_type, task)
     if source.fingerprint != record["source_fingerprint"]:
         raise SourceError(
             f"{folder}: this program was trained on a source with fingerprint {record['source_fingerprint'][:12]}, "

@@ -3,7 +3,7 @@
 Facts (sizes, class counts) come from the source and the task; the config holds choices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reprogram import sourcing
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, Table, TaskData
 from reprogram.data.task import load_task
-from reprogram.errors import ConfigError, ReprogramError, SourceError
+from reprogram.errors import ConfigError
 from reprogram.estimators.base import GradientEstimator
-from reprogram.instantiation import bind, call, locate
+from reprogram.instantiation import bind, call, locate, without
 from reprogram.programs.base import InputProgram
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
-from reprogram.sources.network import NetworkSource
-from reprogram.sources.prepared import PreparedSource
 from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.candidates import Candidates
 from reprogram.training.mapping_refresh import MappingRefresh
@@ -37,7 +36,6 @@ from reprogram.types import SourceSpec, TaskSpec
 
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
 PROTOCOL_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", "duplicates")  # of the selection
-SOURCE_KEYS = ("prepare", "precision")  # of the fast path, not of the source
 ACCESS_KEYS = (  # of the run, not of the black box
     *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "dry_run"),
 )
@@ -68,7 +66,7 @@ def task_data(cfg: Config) -> TaskData:
     choice = cfg.get("protocol")
     if choice is None:
         raise ConfigError("protocol: this configuration is from before data were split by a protocol; train again")
-    who = call(_own(choice, PROTOCOL_KEYS), "protocol")
+    who = call(without(choice, PROTOCOL_KEYS), "protocol")
     amount = {key: choice[key] for key in (*PROTOCOL_KEYS, "seed")}
     selection = call({"_target_": "reprogram.data.protocols.Selection", **amount}, "protocol")
     return load_task(table(cfg), who, selection)
@@ -76,61 +74,8 @@ def task_data(cfg: Config) -> TaskData:
 
 def table(cfg: Config) -> Table:
     """The rows of the target task, before they are split."""
-    found: Table = call(_own(cfg["data"], DATA_KEYS), "data").table()
+    found: Table = call(without(cfg["data"], DATA_KEYS), "data").table()
     return found
-
-
-def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
-    """The frozen source model, prepared for its device unless ``source.prepare=false``."""
-    # behind a black box, a difference of bfloat16 losses is noise
-    return _source(cfg["source"], "source", task, device_type, "float32" if is_black_box(cfg) else "auto")
-
-
-def local_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
-    """The local backbone that a user of a black box could use instead."""
-    return _beside(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type, "auto")
-
-
-def network(cfg: Config, task: TaskSpec) -> NetworkSource:
-    """A copy of the source whose weights may be trained: nothing else reads it.
-
-    Raises:
-        SourceError: If the source is not one network.
-    """
-    made = _source(cfg["source"], "source", task)
-    if not isinstance(made, NetworkSource):
-        raise SourceError(f"{made.spec.name}: expected one network whose weights can be trained, got another source")
-    return made
-
-
-def _source(choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "") -> SourceModel:
-    """A source from its block, on the fast path of a device where one is named."""
-    if not isinstance(choice, Mapping):
-        raise ConfigError(f"{key}: expected the keys of a source, got {choice!r}; choose one with +source@{key}=NAME")
-    if isinstance(choice.get("members"), Mapping):  # sources within a source
-        blocks = choice["members"].items()
-        members = {name: _source(block, f"{key}.members.{name}", task, device_type, auto) for name, block in blocks}
-        choice = {**choice, "members": members}
-    model: SourceModel = call(_own(choice, SOURCE_KEYS), key, task_class_names=task.class_names)
-    prepare, precision = choice.get("prepare", False), choice.get("precision", "auto")  # not all can be rewritten
-    if not isinstance(prepare, bool):
-        raise ConfigError(f"{key}.prepare: expected true or false, got {prepare!r}")
-    if device_type is None or not prepare:
-        return model
-    if not isinstance(model, NetworkSource):
-        raise ConfigError(f"{key}.prepare: expected false, since {model.spec.name} is not one network, got true")
-    precision = auto if precision == "auto" else precision
-    block = {"_target_": "reprogram.sources.prepared.PreparedSource", "precision": precision}
-    prepared: PreparedSource = call(block, key, source=model, device_type=device_type)
-    return prepared
-
-
-def _beside(choice: Config, key: str, task: TaskSpec, device_type: str, auto: str) -> SourceModel:
-    """A network that runs here, whatever the source is; an error tells it from the source."""
-    try:
-        return _source(choice, key, task, device_type, auto)
-    except ReprogramError as error:
-        raise ConfigError(f"{key} cannot be made: {error}") from error
 
 
 def ledger(cfg: Config, run_dir: Path) -> Ledger:
@@ -154,7 +99,7 @@ def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceM
                 "set recipe=black_box"
             )
         return model
-    block = _own(cfg["access"], ACCESS_KEYS)
+    block = without(cfg["access"], ACCESS_KEYS)
     priced = cfg["access"]["price_per_1000"] is not None
     hidden: SourceModel = call(block, "access", source=model, ledger=account, priced=priced)
     return hidden
@@ -166,7 +111,7 @@ def classifier(cfg: Config, model: SourceModel, task: TaskSpec, device_type: str
     block = cfg["program"]
     if isinstance(block.get("encoder"), Mapping):
         auto = "float32" if is_black_box(cfg) else "auto"  # what is sent must not depend on the hardware
-        block = {**block, "encoder": _beside(block["encoder"], "program.encoder", task, device_type, auto)}
+        block = {**block, "encoder": sourcing.beside(block["encoder"], "program.encoder", task, device_type, auto)}
     program = call(block, "program", canvas=facts.image_size, support=task.support, seed=cfg["seed"])
     mapping = call(
         cfg["mapping"],
@@ -293,8 +238,3 @@ def callbacks(
 
 def _is_penalised(cfg: Config) -> bool:
     return cfg["regularizer"].get("_target_") is not None
-
-
-def _own(block: Config, keys_of_others: Sequence[str]) -> Config:
-    """A block without the keys that are not its target's."""
-    return {key: value for key, value in block.items() if key not in keys_of_others}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from reprogram import artefact, build, trainers
+from reprogram import artefact, build, sourcing, trainers
 from reprogram.accounting import recorded_queries
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
@@ -74,7 +74,7 @@ def finish(
     raw = {"val": validate(), "test": test}
     choices, fine_tuning = judged_by(cfg, data.spec)
     untrained = build.classifier(cfg, source, data.spec, device.type).to(device).eval()
-    local_source = partial(build.local_source, cfg, device.type, data.spec)
+    local_source = partial(sourcing.local_source, cfg, device.type, data.spec)
     baselines = Baselines(Setting(untrained, data, primed, batch_size, device, local_source, fine_tuning))
     compared = baselines.compute_all(cfg["evaluation"]["baselines"])
     queries["baseline"] = baselines.queries
@@ -127,7 +127,7 @@ def judged_by(cfg: build.Config, task: TaskSpec) -> tuple[Choices, FineTuning]:
     tuning: FineTuning = call(
         {"_target_": f"{FineTuning.__module__}.FineTuning", **choice["fine_tuning"]},
         "evaluation.fine_tuning",
-        network=partial(build.network, cfg, task),
+        network=partial(sourcing.network, cfg, task),
         seed=cfg["seed"],
     )
     return choices, tuning

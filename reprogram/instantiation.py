@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -101,3 +101,8 @@ def _validated(value: Any, hint: Any) -> Any:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except PydanticUserError:  # a hint that pydantic cannot check
         return value
+
+
+def without(block: Mapping[str, Any], keys_of_others: Collection[str]) -> dict[str, Any]:
+    """A block without the keys that are not its target's."""
+    return {key: value for key, value in block.items() if key not in keys_of_others}

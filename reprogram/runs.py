@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from reprogram import build, trainers
+from reprogram import build, sourcing, trainers
 from reprogram.accounting import announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, is_black_box
 from reprogram.data.base import TaskData
@@ -59,9 +59,9 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     device_type = trainers.device_type(cfg["trainer"]["accelerator"])
-    source = build.source(cfg, device_type, data.spec)
+    source = sourcing.source(cfg, device_type, data.spec)
     if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
-        final_layer(build.local_source(cfg, "cpu", data.spec))
+        final_layer(sourcing.local_source(cfg, "cpu", data.spec))
     check_monitor(cfg["callbacks"]["monitor"], data.spec)
     judged_by(cfg, data.spec)
     cfg = build.self_contained(cfg, source.spec, data.spec)
@@ -154,7 +154,8 @@ def _fit(
     batch_size, seed = cfg["data"]["batch_size"], cfg["seed"]
 
     def loader(split: str, shuffle: bool) -> BatchLoader:
-        return BatchLoader(data.splits[split], batch_size, shuffle, seed, trainer.global_rank, trainer.world_size)
+        rank, processes, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
+        return BatchLoader(data.splits[split], batch_size, shuffle, seed, rank, processes, device)
 
     with warnings.catch_warnings():
         # Lightning's advice on worker processes is for data sets on disk, ours are tensors in memory

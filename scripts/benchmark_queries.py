@@ -145,12 +145,12 @@ def run(job: Job, output: Path) -> None:
 
 def total_budget(cfg: dict[str, Any], queries: int) -> int:
     """The budget with which a plan has at most so many queries for training and mapping."""
-    from reprogram import build
+    from reprogram import build, sourcing
     from reprogram.accounting import query_plan
     from reprogram.sources.ledger import Ledger
 
     data = build.task_data(cfg)
-    source = build.accessed(cfg, build.source(cfg, "cpu", data.spec), Ledger(None, "plan"))
+    source = build.accessed(cfg, sourcing.source(cfg, "cpu", data.spec), Ledger(None, "plan"))
     classifier = build.classifier(cfg, source, data.spec, "cpu")
     estimator = build.estimator(cfg, classifier.program)
     budget = queries + len(data.splits["val"]) * cfg["access"]["validations"] + 2 * len(data.splits["test"])

@@ -26,7 +26,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from reprogram import build
+from reprogram import build, sourcing
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.commands.launch import config_folder
 from reprogram.data.base import TaskData
@@ -64,7 +64,7 @@ def task() -> TaskData:
 @cache
 def source() -> SourceModel:
     """The embedded source."""
-    return build.source(composed(), "cpu", task().spec)
+    return sourcing.source(composed(), "cpu", task().spec)
 
 
 @cache

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import reprogram
-from reprogram import artefact, build
+from reprogram import artefact, build, sourcing
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import RunError, SourceError
 from reprogram.types import TaskSpec
@@ -70,7 +70,7 @@ def cfg(tmp_path: Path) -> dict[str, Any]:
 def trained(cfg: dict[str, Any], support: torch.Tensor | None = None) -> ReprogrammedClassifier:
     """A classifier that differs from an untrained one in everything that training changes."""
     task = TaskSpec("toy", ("benign", "malignant"), (9, 9), support, True, False, "CC0", "Somebody, 2020")
-    model = build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu")
+    model = build.classifier(cfg, sourcing.source(cfg, "cpu", task), task, "cpu")
     torch.manual_seed(1)
     with torch.no_grad():
         model.program.theta.normal_()
@@ -232,7 +232,7 @@ def test_a_source_without_a_file_of_its_own_says_so(tmp_path: Path) -> None:
         "seed": 0,
     }
     task = TaskSpec("toy", ("a", "b"), (9, 9))
-    artefact.save(build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu"), cfg, tmp_path)
+    artefact.save(build.classifier(cfg, sourcing.source(cfg, "cpu", task), task, "cpu"), cfg, tmp_path)
     assert artefact.load(tmp_path).source.spec.name == "embedded"
     with pytest.raises(RunError, match="source_weights: this result has no source whose weights lie in a single file"):
         artefact.load(tmp_path, source_weights="file.safetensors")

@@ -11,11 +11,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reprogram.build import SOURCE_KEYS, plain
+from reprogram.build import plain
 from reprogram.checks import check
 from reprogram.instantiation import bind, call
 from reprogram.programs.base import InputProgram
 from reprogram.sources.embedded import embedded_source
+from reprogram.sourcing import SOURCE_KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "catalogue.md"

@@ -78,8 +78,8 @@ def test_the_objective_evaluates_own_and_given_parameters_alike() -> None:
     theta = torch.randn_like(model.program.theta)
     rows = torch.arange(5)
     objective = BatchObjective(model, CrossEntropy(), images(torch.float32), targets, torch.full((5,), 0.2), rows)
-    given = objective.evaluate_at(theta[None], torch.zeros_like(rows), rows)
-    per_example = objective.evaluate_at(theta.expand(5, -1), rows, rows)
+    given = objective.evaluate_at(theta[None, None])
+    per_example = objective.evaluate_at(theta.expand(1, 5, -1))
     with torch.no_grad():
         model.program.theta.copy_(theta)
     own = objective.evaluate()
@@ -88,7 +88,7 @@ def test_the_objective_evaluates_own_and_given_parameters_alike() -> None:
     assert own.scores.shape == (5, 2)
     for one in (given, per_example):
         for left, right in zip(one, own, strict=True):
-            torch.testing.assert_close(left, right)
+            torch.testing.assert_close(left[0], right)
     expected = -own.scores.log_softmax(1)[rows, targets]
     torch.testing.assert_close(own.losses, expected)
 

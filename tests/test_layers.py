@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "reprogram"
 
 # What each room (module or folder directly under the package) may import, besides itself. A new room gets its row here.
-GROUND = {"errors", "types", "distributed"}
+GROUND = {"errors", "types", "distributed", "memory"}
 MODELS = {"programs", "sources", "mappings", "losses"}
 BELOW_TRAINING = GROUND | MODELS | {"regularizers", "classifier", "objective", "estimators", "data", "evaluation"}
 COMPOSERS = {
@@ -20,6 +20,7 @@ COMPOSERS = {
     "checks",
     "instantiation",
     "build",
+    "sourcing",
     "finishing",
     "artefact",
     "illustrations",
@@ -35,6 +36,7 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "distributed": set(),
+    "memory": set(),
     **dict.fromkeys(MODELS, GROUND),
     "programs": GROUND | {"sources"},  # a frozen encoder
     "mappings": GROUND | {"sources"},  # a text encoder

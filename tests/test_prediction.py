@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reprogram import artefact, build
+from reprogram import artefact, build, sourcing
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import ConfigError, DataError, RunError
 from reprogram.illustrations import label_map
@@ -29,7 +29,7 @@ CFG: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def classifier() -> ReprogrammedClassifier:
     task = TaskSpec("toy", ("benign", "malignant"), (12, 10))
-    return build.classifier(CFG, build.source(CFG, "cpu", task), task, "cpu").eval()
+    return build.classifier(CFG, sourcing.source(CFG, "cpu", task), task, "cpu").eval()
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_what_cannot_work_is_refused(run: Path, images: Path, tmp_path: Path) ->
 def named(mapping: dict[str, Any]) -> list[tuple[str, str, float]]:
     cfg = {**CFG, "mapping": mapping}
     task = TaskSpec("toy", ("one", "two"), (8, 8))
-    return label_map(build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu"))
+    return label_map(build.classifier(cfg, sourcing.source(cfg, "cpu", task), task, "cpu"))
 
 
 def test_the_label_map_names_assigned_source_classes_in_equal_parts(classifier: ReprogrammedClassifier) -> None:
@@ -186,7 +186,7 @@ def test_the_label_map_shows_what_a_semantic_mapping_found_and_the_weights_it_le
         "learn": True,
     }
     cfg, task = {**CFG, "mapping": mapping}, TaskSpec("toy", ("one", "two"), (8, 8))
-    model = build.classifier(cfg, build.source(cfg, "cpu", task), task, "cpu")
+    model = build.classifier(cfg, sourcing.source(cfg, "cpu", task), task, "cpu")
     with torch.no_grad():
         model.mapping.weighting.logits[0, 1] = torch.tensor(3.0).log()
     (*_, first), (*_, second), *rest = label_map(model)

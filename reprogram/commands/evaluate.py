@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from reprogram.commands.launch import launch, refuse_missing
+from reprogram.commands.launch import importing, launch, refuse_missing
 
 TOLERANCE = 1e-6  # a temperature divides log-scores here, and in the run probabilities that were scored before it
 
@@ -14,8 +14,9 @@ def main() -> None:
 
 def _evaluate(cfg: DictConfig) -> None:
     refuse_missing(cfg, "run")
-    from reprogram.evaluation.report import print_metrics
-    from reprogram.rescoring import evaluate
+    with importing():
+        from reprogram.evaluation.report import print_metrics
+        from reprogram.rescoring import evaluate
 
     result = evaluate(cfg)
     print_metrics(f"{result['task']}, {result['split']} split [95 % interval]", result["metrics"])

@@ -4,7 +4,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from reprogram.commands.launch import launch, refuse_missing
+from reprogram.commands.launch import importing, launch, refuse_missing
 
 
 def main() -> None:
@@ -14,9 +14,10 @@ def main() -> None:
 
 def _predict(cfg: DictConfig) -> None:
     refuse_missing(cfg, "run", "input")
-    from reprogram.build import plain
-    from reprogram.prediction import predict
-    from reprogram.trainers import device_type
+    with importing():
+        from reprogram.build import plain
+        from reprogram.prediction import predict
+        from reprogram.trainers import device_type
 
     choice = plain(cfg)
     inputs = choice["input"] if isinstance(choice["input"], list) else str(choice["input"])

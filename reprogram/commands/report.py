@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from reprogram.commands.launch import launch
+from reprogram.commands.launch import importing, launch
 from reprogram.errors import ConfigError
 
 
@@ -16,7 +16,8 @@ def main() -> None:
 
 
 def _report(cfg: DictConfig) -> None:
-    from reprogram.build import plain
+    with importing():
+        from reprogram.build import plain
 
     choice = plain(cfg)
     if (choice["runs"] is None) == (choice["compare"] is None):

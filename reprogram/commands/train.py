@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig, open_dict
 
-from reprogram.commands.launch import launch
+from reprogram.commands.launch import importing, launch
 from reprogram.errors import ConfigError
 
 
@@ -15,8 +15,9 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from reprogram.evaluation.report import print_results
-    from reprogram.runs import train
+    with importing():
+        from reprogram.evaluation.report import print_results
+        from reprogram.runs import train
 
     job = HydraConfig.get()
     if cfg.resume is not None and len(job.overrides.task) > 1:

@@ -1,14 +1,18 @@
 """Batches of one split in an order that no number of processes and no interruption can change."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from reprogram.data.base import Examples
+from reprogram.data.residence import Residence, on_device, residence
 from reprogram.errors import ConfigError, RunError, ShapeError
 from reprogram.types import Batch
+
+CPU = torch.device("cpu")
 
 
 class BatchLoader:
@@ -24,13 +28,21 @@ class BatchLoader:
         seed: Of the order, >= 0.
         rank: This process, 0..world_size-1.
         world_size: Number of processes.
+        device: Where the batches are; the split moves there with the first one, if it fits (see ``residence``).
 
     Raises:
         ConfigError: If ``batch_size`` is below 1, ``seed`` negative, or ``rank`` is not one of the processes.
     """
 
     def __init__(
-        self, examples: Examples, batch_size: int, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        examples: Examples,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device = CPU,
     ) -> None:
         if batch_size < 1 or seed < 0 or not 0 <= rank < world_size:
             raise ConfigError(
@@ -43,6 +55,8 @@ class BatchLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.device = device
+        self._home: Residence | None = None  # not before it is needed: a process may not have its device yet
         self._epoch = 0
         self._position = 0  # batches handed out in this epoch
         self._resume_at = 0  # where the next pass starts; not 0 only after a state was loaded
@@ -54,10 +68,17 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yields the rest of the epoch after a state was loaded, else the whole epoch."""
         start, self._resume_at = self._resume_at, 0
-        order = self._order()
-        for position in range(start, len(self)):
-            self._position = position + 1
-            yield self._share(order[position * self.batch_size : (position + 1) * self.batch_size])
+        if self._home is None:
+            self._home = residence(self.examples, self.device, self.world_size)
+        home, order = self._home, self._order()
+        rows = on_device(order, self.device)
+        shares = [self._share(position) for position in range(start, len(self))]
+        with closing(home.images(order, rows, [part for part, _ in shares])) as images:
+            for position, ((part, weight), pixels) in enumerate(zip(shares, images, strict=True), start):
+                self._position = position + 1
+                indices = rows[part]
+                weights = torch.full((len(indices),), weight, dtype=torch.float32, device=self.device)
+                yield Batch(pixels, home.targets[indices], weights, indices)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order; a new epoch starts at its first batch."""
@@ -87,17 +108,21 @@ class BatchLoader:
             return torch.arange(len(self.examples))
         return torch.from_numpy(np.random.default_rng((self.seed, self._epoch)).permutation(len(self.examples)))
 
-    def _share(self, batch: Tensor) -> Batch:
-        rows = batch[self.rank :: self.world_size]
-        weight = self.world_size / len(batch)
-        if not len(rows):
-            rows, weight = batch[:1], 0.0
-        return Batch(
-            images=self.examples.images[rows],
-            targets=self.examples.targets[rows],
-            weights=torch.full((len(rows),), weight, dtype=torch.float32),
-            indices=rows,
-        )
+    def _share(self, position: int) -> tuple[slice, float]:
+        """Where in the order this process's share of a batch lies, and the weight of each of its examples."""
+        first = position * self.batch_size
+        end = min(first + self.batch_size, len(self.examples))
+        if first + self.rank >= end:
+            return slice(first, first + 1), 0.0
+        return slice(first + self.rank, end, self.world_size), self.world_size / (end - first)
+
+
+def real_rows(batch: Batch) -> slice:
+    """The rows of a share that count: all, or none if it was empty.
+
+    An empty share is filled with a single example, so nothing has to wait for the device to tell the weights of more.
+    """
+    return slice(None) if len(batch.weights) > 1 else slice(int(batch.weights.count_nonzero()))
 
 
 def to_float(images: Tensor) -> Tensor:

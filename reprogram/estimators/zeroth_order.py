@@ -52,12 +52,8 @@ def evaluate_sides(objective: BatchObjective, points: Tensor) -> Evaluation:
         points: [S, 1, D] shared by the batch, or [S, B, D] with each example's own.
         -> losses [S, B], log-probabilities [S, B, K_s], scores [S, B, K_t]
     """
-    (sides, own, _), batch = points.shape, len(objective.weights)
-    index = torch.arange(sides * own, device=points.device).view(sides, own).expand(sides, batch)
-    examples = torch.arange(batch, device=points.device).expand(sides, batch)
     with torch.autocast(points.device.type, enabled=False):  # a difference of bfloat16 losses is noise
-        answers = objective.evaluate_at(points.flatten(0, 1), index.flatten(), examples.flatten())
-    return Evaluation(*(part.view(sides, batch, *part.shape[1:]) for part in answers))
+        return objective.evaluate_at(points)
 
 
 def first_side(answers: Evaluation) -> Evaluation:

@@ -15,8 +15,8 @@ def score(
     classifier: ReprogrammedClassifier, examples: Examples, split: str, batch_size: int, device: torch.device
 ) -> Predictions:
     """Predicts every example of a split once, in order."""
-    loader = BatchLoader(examples, batch_size, shuffle=False, seed=0)
+    loader = BatchLoader(examples, batch_size, shuffle=False, seed=0, device=device)
     with classifier.source.asked_for(PURPOSES.get(split, "other")):
-        probabilities = torch.cat([classifier(batch.images.to(device)).double().cpu() for batch in loader])
+        probabilities = torch.cat([classifier(batch.images).double() for batch in loader]).cpu()
     targets, scores = examples.targets.numpy(), probabilities.numpy()
     return Predictions(split, examples.ids, targets, scores, examples.groups, examples.attributes)

@@ -54,12 +54,15 @@ class ResponseStatistics(nn.Module):
             log_probs: [B, K_s]; targets: [B] in 0..K_t-1.
         """
         pairs = log_probs.argmax(dim=1) * self.counts.shape[1] + targets
-        self.counts += torch.bincount(pairs, minlength=self.counts.numel()).view_as(self.counts)
-        probabilities = log_probs.double().exp()
-        if self.top is not None:
+        new = torch.zeros(self.counts.numel(), dtype=torch.int64, device=pairs.device)  # bincount would wait for CUDA
+        self.counts += new.index_add_(0, pairs, torch.ones_like(pairs)).view_as(self.counts)
+        probabilities = log_probs.to(torch.float64, copy=True).exp_()
+        if self.top is None:
+            self.mass.index_add_(1, targets, probabilities.T)
+        else:
             kept = probabilities.topk(self.top, dim=1)
-            probabilities = torch.zeros_like(probabilities).scatter(1, kept.indices, kept.values)
-        self.mass.index_add_(1, targets, probabilities.T)
+            pairs = kept.indices * self.mass.shape[1] + targets[:, None]
+            self.mass.view(-1).index_add_(0, pairs.flatten(), kept.values.flatten())
         if self.decay:
             self.fresh += len(targets)
 

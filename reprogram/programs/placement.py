@@ -49,6 +49,7 @@ class Placement(nn.Module):
         self.canvas, self.size = canvas, (height, width)
         self.box = (top, left, height, width)
         self.margins = (left, canvas[1] - left - width, top, canvas[0] - top - height)
+        self._covers_all = support is None  # of where it is placed
         data = torch.ones(1, 1, height, width) if support is None else self._resize(support[None, None].float())
         self.register_buffer("covered", pad(data > 0, self.margins), persistent=False)  # [1, 1, H, W]
 
@@ -58,7 +59,8 @@ class Placement(nn.Module):
             raise ShapeError(
                 f"Placement: expected floating images [B, 3, h, w], got {images.dtype} {list(images.shape)}"
             )
-        return pad(self._resize(images), self.margins) * self.covered
+        placed = pad(self._resize(images), self.margins)
+        return placed if self._covers_all else placed * self.covered
 
     def _resize(self, images: Tensor) -> Tensor:
         if tuple(images.shape[2:]) == self.size:

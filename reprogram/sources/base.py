@@ -1,5 +1,6 @@
 """The interface of every source model."""
 
+import sys
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
@@ -35,6 +36,14 @@ class SourceModel(nn.Module, ABC):
         """Says what the images sent within the block are for; only a source that counts its queries minds."""
         del purpose
         return nullcontext()
+
+    def at_once(self, graph: bool = False) -> int:
+        """Most images of one forward that fit into memory and gain by being together.
+
+        Args:
+            graph: Whether what their backward needs is to be kept as well.
+        """
+        return sys.maxsize if graph else 64
 
     def queries(self) -> dict[str, int] | None:
         """Queries of this run by purpose; ``None`` from a source that does not count them."""

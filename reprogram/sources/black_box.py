@@ -91,6 +91,11 @@ class BlackBox(SourceModel):
         """Whether answers to training steps are kept, so that a run that was cut off repeats them at no cost."""
         return self.store == "on" or (self.store == "auto" and self.priced)
 
+    def at_once(self, graph: bool = False) -> int:
+        """That of the source; there is no graph."""
+        del graph
+        return self.source.at_once()
+
     def forward(self, images: Tensor) -> Tensor:
         """Asks for the scores of images, in micro-batches; the answer has no graph.
 
@@ -117,7 +122,8 @@ class BlackBox(SourceModel):
                 f"{self.spec.name}: expected images [B, {', '.join(map(str, expected))}], got {list(images.shape)}; "
                 "place target images on the canvas first"
             )
-        if not ((images >= 0) & (images <= 1)).all():
+        low, high = images.aminmax()  # NaN if there is one
+        if not (low >= 0 and high <= 1):
             raise ShapeError(
                 f"{self.spec.name}: expected pixels in [0, 1], got some outside or NaN; nothing was sent - "
                 "if the program diverged, lower optimizer.lr"

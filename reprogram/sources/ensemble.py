@@ -86,6 +86,11 @@ class EnsembleSource(SourceModel):
                 return torch.cat(shared, dim=1)
             return torch.stack(shared).logsumexp(dim=0)
 
+    def at_once(self, graph: bool = False) -> int:
+        """What the member of the largest appetite allows; the graphs of all are kept together."""
+        least: int = min(member.at_once(graph) for member in self.members)  # type: ignore[operator]
+        return max(1, least // len(self.members)) if graph else least
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the members in their order, the canvas, and how they are combined."""

@@ -48,11 +48,11 @@ def penultimate(source: SourceModel, images: Tensor) -> Tensor:
         source(images)
     finally:
         hook.remove()
-    shapes = [list(given.shape) for given in inputs]
-    if len(inputs) != 1 or len(inputs[0]) != len(images) or inputs[0].ndim not in (2, 4):
+    shapes = [list(given.shape) for given in inputs]  # one, or one for each part of the images
+    if sum(map(len, inputs)) != len(images) or inputs[0].ndim not in (2, 4):
         raise SourceError(
             f"{source.spec.name}: expected the final layer '{name}' to be asked once, for [{len(images)}, F] or "
             f"[{len(images)}, F, h, w], got {shapes}; its features cannot be reached"
         )
-    features = inputs[0].float()
+    features = torch.cat(inputs).float()
     return features if features.ndim == 2 else features.mean(dim=(2, 3))

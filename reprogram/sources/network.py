@@ -60,13 +60,21 @@ class NetworkSource(SourceModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalises, scores, returns log-probabilities."""
+        self.expect_images(images)
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits.to(torch.promote_types(images.dtype, torch.float32)).log_softmax(dim=1)
+
+    def expect_images(self, images: Tensor) -> None:
+        """Refuses what is no batch of canvases.
+
+        Raises:
+            ShapeError: Unless images are [B, 3, H, W] of this source's size.
+        """
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.spec.image_size):
             raise ShapeError(
                 f"{self.spec.name}: expected images [B, 3, {self.spec.image_size[0]}, {self.spec.image_size[1]}], "
                 f"got {list(images.shape)}; place target images on the canvas first"
             )
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits.to(torch.promote_types(images.dtype, torch.float32)).log_softmax(dim=1)
 
     @property
     def fingerprint(self) -> str:

@@ -1,48 +1,66 @@
 """The fast path: a frozen network may be rewritten, as long as its answers stay the same.
 
-Measured with ResNet-50 on two cores with matrix units (AMX), batch 16: 14.1 -> 106.6 forward and 9.6 -> 43.3
-forward + backward images/s. Without such units bfloat16 is emulated and many times slower, so it is never chosen there.
+Without matrix units bfloat16 is emulated and many times slower than float32, so it is never chosen there. What each
+step of it gives is measured in benchmarks/training.md and benchmarks/queries_per_second.md.
 """
 
-import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from reprogram.errors import ConfigError
+from reprogram.memory import free_memory
 from reprogram.sources.base import SourceModel
+from reprogram.sources.checkpointing import checkpoint_blocks
+from reprogram.sources.folding import fold_batch_norms
+from reprogram.sources.fused_convolution import FusedConvolution
+from reprogram.sources.fusion import fuse
 from reprogram.sources.network import NetworkSource
 
 log = logging.getLogger(__name__)
 
-FOLDING_TOLERANCE = 1e-4  # largest float32 difference that folding may cause, of the spread of log-probabilities
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FUSION_TOLERANCE = 1e-3  # largest difference that fusing may cause in float32, relative to answers and gradient
+MOST_AT_ONCE = {"cpu": 32, "cuda": 256}  # larger forwards are not faster; on the CPU they leave its cache
+SHARE = 0.5  # of the free memory that a batch may take
 
 
 @dataclass(frozen=True)
 class Preparation:
     """What was done to a network, and what it changed on eight random images.
 
-    ``folded`` BatchNorms disappeared; ``max_difference`` is of log-probabilities; ``agreement`` of top-1 is in [0, 1].
+    ``max_difference`` is of log-probabilities; ``agreement`` of top-1 is in [0, 1].
     """
 
     folded: int
+    fused: int
     precision: str
+    compile_mode: str | None
     max_difference: float
     agreement: float
 
     def __str__(self) -> str:
         """Reads as one line of a log."""
+        fused = f", {self.fused} convolutions fused" if self.fused else ""
+        compiled = f", compiled ({self.compile_mode})" if self.compile_mode else ""
         return (
-            f"{self.folded} BatchNorms folded, channels_last, {self.precision}: log-probabilities differ by at most "
-            f"{self.max_difference:.1e}, top-1 agreement {self.agreement:.0%}"
+            f"{self.folded} BatchNorms folded{fused}, channels_last, {self.precision}{compiled}: log-probabilities "
+            f"differ by at most {self.max_difference:.1e}, top-1 agreement {self.agreement:.0%}"
         )
 
 
@@ -51,51 +69,143 @@ class PreparedSource(SourceModel):
 
     Args:
         source: Its network's BatchNorms are folded into the convolutions before them, where nothing else reads those.
-        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware gains from it.
+            On the CPU its convolutions are fused with what follows them (see ``fuse``), where that can be done.
+        precision: ``float32``, ``tf32`` (CUDA), ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the hardware
+            gains from it.
         device_type: ``cpu`` or ``cuda``: where the source will run.
+        compile_mode: Mode of ``torch.compile``; its first step takes a minute or so. ``reduce-overhead`` records CUDA
+            graphs. Batches are padded to the largest so far, so that shapes stay. ``None``: not compiled.
+        checkpointing: Whether the backward recomputes each block of the network instead of keeping what is within:
+            for networks of which not even a few images fit into memory.
+        micro_batch: Most images at once, >= 1; ``None``: as many as fit into half of the free memory.
 
     Raises:
-        ConfigError: If the precision has no such name.
+        ConfigError: If precision or mode has no such name or is not for this device, or ``micro_batch`` is below 1.
     """
 
-    def __init__(self, source: NetworkSource, precision: str = "auto", device_type: str = "cpu") -> None:
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        source: NetworkSource,
+        precision: str = "auto",
+        device_type: str = "cpu",
+        compile_mode: str | None = None,
+        checkpointing: bool = False,
+        micro_batch: int | None = None,
+    ) -> None:
         super().__init__()
-        if precision not in (*PRECISIONS, "auto"):
-            raise ConfigError(f"source.precision: expected auto, float32 or bfloat16, got '{precision}'")
-        if precision == "auto":
-            precision = "bfloat16" if gains_from_bfloat16(device_type) else "float32"
-        self.spec = source.spec
-        self.dtype = PRECISIONS[precision]
+        self.precision = _precision(precision, device_type)
+        if compile_mode not in (None, *COMPILE_MODES):
+            known = ", ".join(COMPILE_MODES)
+            raise ConfigError(f"source.compile_mode: expected null or one of {known}, got '{compile_mode}'")
+        if micro_batch is not None and micro_batch < 1:
+            raise ConfigError(f"source.micro_batch: expected a whole number >= 1 or null, got {micro_batch}")
+        self.spec, self.dtype = source.spec, PRECISIONS[self.precision]
+        self.register_buffer("shift", -source.mean / source.std, persistent=False)
+        self.register_buffer("scale", 1 / source.std, persistent=False)
         generator = torch.Generator().manual_seed(0)
         probe = torch.rand(8, 3, *source.spec.image_size, generator=generator)
         with torch.inference_mode():
             before = source(probe)
-        folded = _fold_batch_norms(source, probe, before)
+        folded = fold_batch_norms(source, probe, before)
         source.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.source, self.network = source, source.network
+        if checkpointing:
+            checkpoint_blocks(source.network)
+        elif device_type == "cpu" and compile_mode is None:
+            self.network = self._fused(probe)
         for layer in source.network.modules() if self.dtype != torch.float32 else ():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(self.dtype)  # once, instead of at every forward by autocast
-        self.source = source
+        fused = [layer for layer in self.network.modules() if isinstance(layer, FusedConvolution)]
+        for convolution in fused:
+            convolution.pack()
+        self._given, self._limits = micro_batch, dict[bool, int]()  # most at once, with a graph and without
+        self._compiled, self._largest = False, {True: 0, False: 0}  # batch so far, likewise
         with torch.inference_mode():
-            after = self(probe)
+            after = self._score(probe)
+        self._bytes = self._bytes_of_an_image()
+        self._compiled = compile_mode is not None
+        if compile_mode is not None:
+            self.network = torch.compile(self.network, dynamic=False, mode=compile_mode)  # type: ignore[assignment]
         self.preparation = Preparation(
             folded,
-            precision,
+            len(fused),
+            self.precision,
+            compile_mode,
             max_difference=(after - before).abs().max().item(),
             agreement=(after.argmax(1) == before.argmax(1)).float().mean().item(),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores images in the prepared layout and precision."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            log_probs: Tensor = self.source(images)
-        return log_probs
+        """Scores images in the prepared layout and precision; without a graph, so many at once as ``at_once`` says."""
+        self.source.expect_images(images)
+        if torch.is_grad_enabled() and images.requires_grad:
+            return self._score(images)
+        parts = [self._score(part) for part in torch.split(images, self.at_once())]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def at_once(self, graph: bool = False) -> int:
+        """See ``SourceModel``; memory is asked for once, so that a run does not depend on what else runs later."""
+        if self._given is not None:
+            return self._given
+        if graph not in self._limits:
+            device = self.shift.device
+            fitting = max(1, int(SHARE * free_memory(device)) // self._bytes)
+            self._limits[graph] = fitting if graph else min(fitting, MOST_AT_ONCE[device.type])
+        return self._limits[graph]
 
     @property
     def fingerprint(self) -> str:
         """That of the original weights."""
         return self.source.fingerprint
+
+    def _score(self, images: Tensor) -> Tensor:
+        pixels = self._normalised(images, self.dtype)
+        if self._compiled:  # another shape would be compiled, or recorded, anew
+            graph = pixels.requires_grad
+            self._largest[graph] = max(self._largest[graph], len(pixels))
+            pixels = nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._largest[graph] - len(pixels)))
+        lower = self.dtype != torch.float32
+        with torch.autocast(pixels.device.type, dtype=self.dtype, enabled=lower), _tf32(self.precision == "tf32"):
+            logits: Tensor = self.network(pixels)
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        return logits[: len(images)].to(dtype).log_softmax(dim=1)
+
+    def _normalised(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        pixels: Tensor = _Normalise.apply(images, self.scale, self.shift, dtype)  # type: ignore[no-untyped-call]
+        return pixels
+
+    def _fused(self, probe: Tensor) -> nn.Module:
+        """The network with its convolutions fused, if that can be done and changes nothing; else the network."""
+        network, images = self.source.network, self._normalised(probe[:2], torch.float32)
+        try:
+            made = fuse(network, images, self.spec.num_classes)
+            pairs = zip(*(_answers(one, images, self.spec.differentiable) for one in (network, made)), strict=True)
+            changed = max(float((got - expected).norm() / expected.norm()) for expected, got in pairs)
+        except Exception as error:  # a network of anyone's may refuse to be traced in any way
+            log.debug("%s: convolutions are not fused (%s: %s)", self.spec.name, type(error).__name__, error)
+            return network
+        if not changed <= FUSION_TOLERANCE:
+            log.debug("%s: fusing convolutions changed the answers by %.1e; not fused", self.spec.name, changed)
+            return network
+        return made
+
+    def _bytes_of_an_image(self) -> int:
+        """What the graph of one image keeps."""
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            if not isinstance(tensor, nn.Parameter):
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        image = torch.full((1, 3, *self.spec.image_size), 0.5, requires_grad=True)
+        with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
+            self._score(image)
+        return max(1, sum(kept.values()))
 
 
 def gains_from_bfloat16(device_type: str) -> bool:
@@ -105,73 +215,53 @@ def gains_from_bfloat16(device_type: str) -> bool:
     return bool(torch.cpu._is_amx_tile_supported())  # AVX512-BF16 alone made it slower, 278 for 386 images/s
 
 
-def _fold_batch_norms(source: NetworkSource, probe: Tensor, before: Tensor) -> int:
-    """Folds what can be folded and takes all of it back if the answers change; returns how many."""
-    original = copy.deepcopy(source.network)
-    pairs = _foldable_pairs(source, probe[:1])
-    parents = {child: (parent, name) for parent in source.network.modules() for name, child in parent.named_children()}
-    for conv, norm in pairs:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        # timm's BatchNormAct2d does dropout and activation as well: these stay
-        rest = [getattr(norm, part) for part in ("drop", "act") if isinstance(getattr(norm, part, None), nn.Module)]
-        parent, name = parents[norm]
-        setattr(parent, name, nn.Sequential(*rest) if rest else nn.Identity())
-    source.network.requires_grad_(False)
-    source.train(False)
-    with torch.inference_mode():
-        difference = (source(probe) - before).abs().max().item()
-    if pairs and not difference <= FOLDING_TOLERANCE * max(10.0, float(before.std())):
-        log.warning("%s: folding BatchNorm changed the answers by %.1e; not folded", source.spec.name, difference)
-        source.network = original
-        return 0
-    return len(pairs)
+class _Normalise(Function):
+    """(images - mean) / std in the type and layout of the network; both ways in as few passes as PyTorch allows."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.scale, ctx.dtype = scale, images.dtype
+        images = images.contiguous()  # a factor for each channel is slow where channels come last
+        return torch.addcmul(shift, images, scale).to(dtype).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        gradient = gradient.to(ctx.dtype, memory_format=torch.contiguous_format, copy=True)
+        return gradient.mul_(ctx.scale), None, None, None
 
 
-def _foldable_pairs(source: NetworkSource, probe: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Watches one forward for convolutions whose output is read by one BatchNorm and by nothing else."""
-    produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept alive, so that its id stays its own
-    calls: dict[nn.Module, int] = {}
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d, int]] = []
+def _precision(choice: str, device_type: str) -> str:
+    """Name of a precision, chosen by the hardware for ``auto``."""
+    if choice not in (*PRECISIONS, "auto"):
+        raise ConfigError(f"source.precision: expected auto, {', '.join(PRECISIONS)}, got '{choice}'")
+    if choice == "tf32" and device_type != "cuda":
+        raise ConfigError(f"source.precision: tf32 is of CUDA devices, got {device_type}; use float32")
+    if choice == "auto":
+        return "bfloat16" if gains_from_bfloat16(device_type) else "float32"
+    return choice
 
-    def after_conv(module: nn.Module, args: Any, output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if isinstance(module, nn.Conv2d):
-            produced[id(output)] = (module, output)
 
-    def before_norm(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if isinstance(module, nn.BatchNorm2d) and id(args[0]) in produced and module.running_var is not None:
-            pairs.append((produced[id(args[0])][0], module, id(args[0])))
+def _answers(network: nn.Module, images: Tensor, differentiable: bool) -> list[Tensor]:
+    """Logits, and the gradient of a sum of them whose weights differ."""
+    with torch.set_grad_enabled(differentiable):  # whatever the caller has chosen
+        images = images.clone().requires_grad_(differentiable)
+        logits: Tensor = network(images)
+        if not differentiable:
+            return [logits]
+        weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+        return [logits.detach(), torch.autograd.grad((logits * weights).sum(), images)[0]]
 
-    hooks = [m.register_forward_hook(after_conv) for m in source.modules() if isinstance(m, nn.Conv2d)]
-    hooks += [m.register_forward_pre_hook(before_norm) for m in source.modules() if isinstance(m, nn.BatchNorm2d)]
-    readers = _Readers()
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Whether float32 may be rounded to 10 bits on CUDA: PyTorch lets convolutions do so by default."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
     try:
-        with torch.no_grad(), readers:
-            source(probe)
+        for backend in backends:
+            backend.allow_tf32 = allowed
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    return [
-        (conv, norm) for conv, norm, tensor in pairs if calls[conv] == calls[norm] == 1 and readers.counts[tensor] == 1
-    ]
-
-
-class _Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations that read each tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: dict[int, int] = {}
-        self._alive: list[Tensor] = []  # a freed tensor's id would be given to another
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves((args, kwargs or {})):
-            if isinstance(leaf, Tensor):
-                self.counts[id(leaf)] = self.counts.get(id(leaf), 0) + 1
-                self._alive.append(leaf)
-        return func(*args, **(kwargs or {}))
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value

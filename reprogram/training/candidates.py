@@ -15,7 +15,6 @@ from reprogram.distributed import sum_over_processes
 from reprogram.errors import QueryBudgetExceeded, RunError
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
-from reprogram.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +73,9 @@ class Candidates(pl.Callback):
     def _score(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
         """This process's share of the validation split."""
         module.eval()
-        loader = BatchLoader(self.val, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
-        for index, batch in enumerate(loader):
-            moved = Batch(*(part.to(module.device) for part in batch))
-            module.validation_step(module.on_after_batch_transfer(moved, 0), index)
+        rank, processes = trainer.global_rank, trainer.world_size
+        for index, batch in enumerate(BatchLoader(self.val, self.batch_size, False, 0, rank, processes, module.device)):
+            module.validation_step(module.on_after_batch_transfer(batch, 0), index)
         module.train()
 
     def _record(self, trainer: pl.Trainer, module: ReprogrammingModule) -> dict[str, float]:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples
-from reprogram.data.loader import BatchLoader, to_float
+from reprogram.data.loader import BatchLoader, real_rows, to_float
 from reprogram.mappings.base import LabelMapping
 from reprogram.training.module import ReprogrammingModule
 
@@ -21,8 +21,8 @@ def observe_once(
         for batch in loader:
             images, targets = batch.images.to(device), batch.targets.to(device)
             log_probs: Tensor = classifier.source(classifier.compose(to_float(images)))
-            real = batch.weights.to(device) > 0
-            mapping.observe(log_probs[real], targets[real])
+            rows = real_rows(batch)
+            mapping.observe(log_probs[rows], targets[rows])
             scored += len(images)
     return scored
 
@@ -62,8 +62,9 @@ class MappingRefresh(pl.Callback):
 
     def observe(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:
         """Shows the mapping this process's share of a pass."""
-        loader = BatchLoader(self.train, self.batch_size, False, 0, trainer.global_rank, trainer.world_size)
-        asked = observe_once(module.classifier, module.classifier.mapping, loader, module.device)
+        rank, processes, device = trainer.global_rank, trainer.world_size, module.device
+        loader = BatchLoader(self.train, self.batch_size, False, 0, rank, processes, device)
+        asked = observe_once(module.classifier, module.classifier.mapping, loader, device)
         module.queries["mapping"] += asked
 
     def _fit_afresh(self, trainer: pl.Trainer, module: ReprogrammingModule) -> None:

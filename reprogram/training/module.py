@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.augmentation import Augmentation
-from reprogram.data.loader import to_float
+from reprogram.data.loader import real_rows, to_float
 from reprogram.distributed import concatenate_over_processes, from_first_process, sum_over_processes
 from reprogram.errors import RunError
 from reprogram.estimators.base import GradientEstimator, StepKey
@@ -91,7 +91,8 @@ class ReprogrammingModule(pl.LightningModule):
             correct = step.scores.argmax(dim=1) == batch.targets
             self.sums += torch.stack([step.losses * real, correct * real, real]).double().sum(dim=1)
             if self.classifier.mapping.schedule.observes_training:
-                self.classifier.mapping.observe(step.log_probs[real], batch.targets[real])
+                rows = real_rows(batch)
+                self.classifier.mapping.observe(step.log_probs[rows], batch.targets[rows])
         self.queries["train"] += len(batch.targets) * self.estimator.queries_per_example
         if self.regularizer is None:
             return step.surrogate
@@ -107,9 +108,8 @@ class ReprogrammingModule(pl.LightningModule):
         """Scores a share of the validation split."""
         with self.classifier.source.asked_for("validation"):
             probabilities = self.classifier.scores(self.classifier.compose(batch.images)).softmax(dim=1)
-        real = (batch.weights > 0).cpu()
-        rows = {"indices": batch.indices, "targets": batch.targets, "scores": probabilities}
-        self._outputs.append({key: value.cpu()[real] for key, value in rows.items()})
+        rows = {"indices": batch.indices, "targets": batch.targets, "scores": probabilities, "weights": batch.weights}
+        self._outputs.append(rows)  # on the device: nothing has to wait for it before the last batch
         self.queries["validation"] += len(batch.targets)
 
     def on_validation_epoch_end(self) -> None:
@@ -118,8 +118,9 @@ class ReprogrammingModule(pl.LightningModule):
 
     def validated(self) -> dict[str, float]:
         """Scores the whole validation split, each example counted once, and adds a row to the history."""
-        local = {key: torch.cat([output[key] for output in self._outputs]) for key in self._outputs[0]}
-        self._outputs = []
+        local = {key: torch.cat([output[key] for output in self._outputs]).cpu() for key in self._outputs[0]}
+        real, self._outputs = local.pop("weights") > 0, []
+        local = {key: value[real] for key, value in local.items()}
         rows = concatenate_over_processes(local)
         if rows is not None:
             order = rows["indices"].argsort()

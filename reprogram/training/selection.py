@@ -123,7 +123,7 @@ def refit_at_end(
     old = point_metrics(score(classifier, val, "val", batch_size, device), data.spec.ordinal)[metric]
     kept = copy.deepcopy(classifier.mapping)
     classifier.mapping.reset()
-    loader = BatchLoader(train, batch_size, shuffle=False, seed=0)
+    loader = BatchLoader(train, batch_size, shuffle=False, seed=0, device=device)
     asked = observe_once(classifier, classifier.mapping, loader, device)
     classifier.mapping.refit()
     new = point_metrics(score(classifier, val, "val", batch_size, device), data.spec.ordinal)[metric]

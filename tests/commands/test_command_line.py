@@ -1,6 +1,7 @@
 """The commands as a user types them: manual page, mistakes, sweeps, scoring again, predicting."""
 
 import csv
+import gc
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from reprogram.commands import evaluate, predict, train
+from reprogram.commands.launch import importing
 
 QUICK = (
     "protocol.max_train=96", "protocol.max_val=40", "protocol.max_test=40", "trainer.max_epochs=1", "logger=none",
@@ -119,6 +121,70 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     command = f"'{sys.executable}' -m reprogram.commands.train --help | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == ("NAME\n", "")
+
+
+def fresh(program: str, folder: Path) -> str:
+    """Standard output of a program in an interpreter that has imported nothing yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def test_the_manual_pages_are_shown_without_pytorch(tmp_path: Path) -> None:
+    program = """
+import contextlib, io, sys
+from reprogram.commands import evaluate, predict, report, train
+for module in (evaluate, predict, report, train):
+    sys.argv = ["command", "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        module.main()
+    assert shown.getvalue().startswith("NAME")
+print(sorted({"torch", "pytorch_lightning", "numpy", "wandb", "reprogram.build"} & set(sys.modules)))
+"""
+    assert fresh(program, tmp_path) == "[]\n"
+
+
+def test_training_starts_without_what_it_may_not_need(tmp_path: Path) -> None:
+    program = """
+import os, sys
+import pytorch_lightning  # what it imports itself cannot be avoided
+brought = set(sys.modules)
+from reprogram import build
+from reprogram.commands import train
+from reprogram.training.module import ReprogrammingModule
+
+OTHERS = {"cmaes", "jinja2", "medmnist", "nilearn", "onnxruntime", "open_clip", "timm", "wandb"}
+load = build.task_data
+
+def task_data(cfg):
+    print("before the data", sorted((OTHERS | {"sklearn"}) & set(sys.modules) - brought))
+    return load(cfg)
+
+def on_train_epoch_start(module):
+    print("before the first step", sorted(OTHERS & set(sys.modules) - brought), flush=True)
+    os._exit(0)
+
+build.task_data, ReprogrammingModule.on_train_epoch_start = task_data, on_train_epoch_start
+sys.argv = ["reprogram-train", "run_dir=run", "trainer.enable_progress_bar=false"]
+train.main()
+"""
+    lines = fresh(program, tmp_path).splitlines()
+    assert [line for line in lines if line.startswith("before")] == ["before the data []", "before the first step []"]
+
+
+def test_only_the_first_import_is_kept_from_the_garbage_collector(monkeypatch) -> None:
+    with importing():  # PyTorch is there: what a job of a sweep has left must be collected
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    monkeypatch.delitem(sys.modules, "torch")
+    try:
+        with importing():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 def test_train_evaluate_predict(run, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS, SOURCE_KEYS
+from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS
 from reprogram.instantiation import call
 from reprogram.mappings.base import LabelMapping
+from reprogram.sourcing import SOURCE_KEYS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from reprogram import artefact, build
+from reprogram import artefact, build, sourcing
 from reprogram.commands.launch import config_folder
 from reprogram.data.base import TaskData
 from reprogram.sources.ledger import Ledger
@@ -46,7 +46,7 @@ def test_a_pair_trains_and_is_saved(program: str, mapping: str, access: str, tmp
     chosen = (f"program={program}", *NEEDED.get(program, ()), f"mapping={mapping}", *NEEDED.get(mapping, ()))
     cfg, data = composed(*chosen, *ACCESS[access]), task()
     account = Ledger(None, "run") if access == "black_box" else None
-    source = build.source(cfg, "cpu", data.spec)
+    source = sourcing.source(cfg, "cpu", data.spec)
     weights = fingerprint(source)
     cfg = build.self_contained(cfg, source.spec, data.spec)
     model = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, "cpu")

@@ -294,11 +294,14 @@ class Toy(BatchObjective):
         losses = self.losses(self.theta)
         return Evaluation(losses, losses[:, None].expand(-1, 4), losses[:, None].expand(-1, 2))
 
-    def evaluate_at(self, points: Tensor, point_index: Tensor, examples: Tensor) -> Evaluation:
-        self.asked += len(examples)
-        rows = [self.losses(points[p])[e] for p, e in zip(point_index.tolist(), examples.tolist(), strict=True)]
-        losses = torch.stack(rows).detach()
-        return Evaluation(losses, losses[:, None].expand(-1, 4), losses[:, None].expand(-1, 2))
+    def at_once(self, graph: bool) -> int:
+        return 3
+
+    def evaluate_at(self, points: Tensor) -> Evaluation:
+        self.asked += 3 * len(points)
+        rows = [[self.losses(point)[example] for example, point in enumerate(side.expand(3, -1))] for side in points]
+        losses = torch.stack([torch.stack(side) for side in rows]).detach()
+        return Evaluation(losses, losses[..., None].expand(-1, -1, 4), losses[..., None].expand(-1, -1, 2))
 
 
 def estimated(estimator: GradientEstimator, toy: Toy, batch: int) -> Tensor:

@@ -9,9 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS, SOURCE_KEYS, plain
+from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS, plain
 from reprogram.checks import check, is_black_box
 from reprogram.instantiation import bind
+from reprogram.sourcing import SOURCE_KEYS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FOLDER = CONFIGS / "experiment"

@@ -6,7 +6,7 @@ import torch
 
 from reprogram.data.augmentation import Augmentation
 from reprogram.data.base import Examples
-from reprogram.data.loader import BatchLoader, to_float
+from reprogram.data.loader import BatchLoader, real_rows, to_float
 from reprogram.errors import ConfigError, RunError, ShapeError
 
 
@@ -35,6 +35,14 @@ def test_the_weighted_sum_over_processes_is_the_global_mean(world_size: int, cou
         real = [row for part in shares for row in part[step].indices[part[step].weights > 0].tolist()]
         assert sorted(real) == sorted(batch.indices.tolist())
         assert all(len(part[step].indices) >= 1 for part in shares)
+
+
+@pytest.mark.parametrize(("last", "real"), [(9, 3), (3, 1), (2, 0)])
+def test_the_rows_of_a_share_that_count_are_all_or_none(last: int, real: int) -> None:
+    *_, batch = BatchLoader(examples(9 + last), 9, shuffle=True, seed=1, rank=2, world_size=3)
+    assert len(batch.indices) == max(real, 1)
+    assert batch.indices[real_rows(batch)].tolist() == batch.indices[batch.weights > 0].tolist()
+    assert len(batch.indices[real_rows(batch)]) == real
 
 
 def test_a_batch_holds_what_its_indices_say() -> None:

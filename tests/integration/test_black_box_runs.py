@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import reprogram
-from reprogram import build, finishing, runs
+from reprogram import build, finishing, runs, sourcing
 from reprogram.commands.launch import config_folder
 from reprogram.errors import ConfigError, OracleError, QueryBudgetExceeded, ReprogramError
 from reprogram.prediction import predict
@@ -42,14 +42,14 @@ Train = Callable[..., RunResult]
 def received(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all batches that really reach the source within the black box."""
     sizes: list[int] = []
-    made = build.source
+    made = sourcing.source
 
     def counted(*args: Any) -> Any:
         source = made(*args)
         source.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
         return source
 
-    monkeypatch.setattr(build, "source", counted)
+    monkeypatch.setattr(sourcing, "source", counted)
     return sizes
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reprogram import build
+from reprogram import sourcing
 from reprogram.errors import ConfigError, ShapeError
 from reprogram.instantiation import call
 from reprogram.sources.base import SourceModel
@@ -223,4 +223,4 @@ def test_wrong_blocks_name_their_key(changes: dict[str, Any], message: str) -> N
     block = {"_target_": "reprogram.sources.ensemble.EnsembleSource", **changes}
     cfg = {"source": block, "access": {"_target_": None}}
     with pytest.raises(ConfigError, match=message):
-        build.source(cfg, "cpu", TaskSpec("toy", ("a", "b"), (4, 4)))
+        sourcing.source(cfg, "cpu", TaskSpec("toy", ("a", "b"), (4, 4)))

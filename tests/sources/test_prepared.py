@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from reprogram.errors import ConfigError
-from reprogram.sources import prepared
+from reprogram.sources import folding, prepared
 from reprogram.sources.network import NetworkSource
 from reprogram.sources.prepared import PreparedSource
 
@@ -59,7 +59,7 @@ def prepare_and_compare(network: nn.Module, side: int = SIDE) -> PreparedSource:
     assert expected_gradient.norm() > 1e-3
     # as a whole: rounding may put single ReLUs on the other side
     assert (got_gradient - expected_gradient).norm() < 5e-3 * expected_gradient.norm()
-    assert made.preparation.max_difference < 10 * prepared.FOLDING_TOLERANCE
+    assert made.preparation.max_difference < 10 * folding.FOLDING_TOLERANCE
     assert made.preparation.agreement == 1
     return made
 
@@ -235,8 +235,8 @@ def test_without_a_gpu_none_is_counted_on() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"source\.precision: expected auto, float32 or bfloat16, got 'float16'"):
-        PreparedSource(source(nn.Sequential(nn.Conv2d(3, 4, 3), Head(4))), "float16")
+    with pytest.raises(ConfigError, match=r"source\.precision: expected auto, float32, .*, float16, got 'int8'"):
+        PreparedSource(source(nn.Sequential(nn.Conv2d(3, 4, 3), Head(4))), "int8")
 
 
 def test_facts_and_fingerprint_are_those_of_the_original() -> None:
@@ -259,5 +259,7 @@ def test_a_prepared_source_is_frozen_and_in_evaluation_mode_for_life() -> None:
 
 def test_the_summary_reads_as_one_line() -> None:
     made = PreparedSource(source(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), Head(6))), "float32")
-    assert str(made.preparation).startswith("1 BatchNorms folded, channels_last, float32: log-probabilities differ by")
+    assert str(made.preparation).startswith(
+        "1 BatchNorms folded, 1 convolutions fused, channels_last, float32: log-probabilities differ by"
+    )
     assert "top-1 agreement 100%" in str(made.preparation)

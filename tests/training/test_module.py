@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.augmentation import Augmentation
+from reprogram.data.base import Examples
+from reprogram.data.loader import BatchLoader
 from reprogram.errors import RunError
 from reprogram.estimators.backprop import Backprop
 from reprogram.estimators.two_sided import TwoSided
@@ -21,6 +24,7 @@ from reprogram.regularizers import SquaredNorm
 from reprogram.sources.black_box import BlackBox
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
+from reprogram.training import module as training
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.schedules import multistep
 from reprogram.types import Batch, TaskSpec
@@ -80,8 +84,9 @@ def test_a_penalty_joins_the_loss_with_its_exact_gradient_whatever_the_estimator
 
 def test_an_example_that_only_fills_a_share_is_counted_nowhere_but_in_the_queries() -> None:
     made = module()
-    floats = made.on_after_batch_transfer(batch((0.5, 0.5, 0.0, 0.0)), 0)
-    made.training_step(floats, 0)
+    floats = made.on_after_batch_transfer(batch((1.0, 1.0, 0.0, 0.0)), 0)
+    for rows in (slice(0, 2), slice(2, 3)):  # a share, and an empty one
+        made.training_step(Batch(*(part[rows] for part in floats)), 0)
     with torch.no_grad():
         scores = made.classifier.scores(made.classifier.compose(floats.images))
         log_probs = made.classifier.source(made.classifier.compose(floats.images))
@@ -92,7 +97,7 @@ def test_an_example_that_only_fills_a_share_is_counted_nowhere_but_in_the_querie
     for row in range(2):
         expected[log_probs[row].argmax(), floats.targets[row]] += 1
     assert torch.equal(made.classifier.mapping.counts, expected)
-    assert made.queries == {"train": 4, "mapping": 0, "validation": 0}
+    assert made.queries == {"train": 3, "mapping": 0, "validation": 0}
 
 
 @pytest.mark.parametrize("refresh", ["never", "once"])
@@ -225,13 +230,78 @@ def test_behind_a_black_box_a_row_says_what_it_took_to_get_there(fitted_on: int,
     assert ledger.spent()["validation"] == 4
 
 
-def test_validation_steps_keep_only_real_examples() -> None:
-    made = module().eval()
+def test_only_real_examples_are_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, gathered = module().eval(), []
+    monkeypatch.setattr(training, "concatenate_over_processes", lambda rows: gathered.append(rows) or rows)
     floats = made.on_after_batch_transfer(batch((2.0, 2.0, 0.0, 0.0)), 0)
     with torch.no_grad():
-        made.validation_step(floats, 0)
+        for rows in (slice(0, 2), slice(2, 3)):  # a share, and an empty one
+            made.validation_step(Batch(*(part[rows] for part in floats)), 0)
+        made.validated()
         expected: Tensor = made.classifier(floats.images)
-    (kept,) = made._outputs
+    (kept,) = gathered
+    assert kept.keys() == {"indices", "targets", "scores"}
     assert kept["indices"].tolist() == [0, 1]
+    assert kept["targets"].tolist() == [0, 1]
     torch.testing.assert_close(kept["scores"], expected[:2])
-    assert made.queries["validation"] == 4
+    assert made.queries["validation"] == 3
+
+
+class Waiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a CUDA device: operations of which it must know a value, or the size."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put_") else ()
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique2") or any(
+            index is not None and index.dtype == torch.bool for index in indices
+        ):
+            raise AssertionError(f"{name} would wait for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def all_steps(device: torch.device, decay: float, top: int | None) -> tuple[ReprogrammingModule, Callable[[], None]]:
+    """A module, and an epoch of its training and validation steps."""
+    mapping = FrequencyMapping(5, 2, refresh=1, decay=decay)
+    mapping.top = top
+    made = module(mapping, augmentation=Augmentation(horizontal_flip=True)).to(device)
+    images = torch.randint(0, 256, (12, 1, 6, 6), dtype=torch.uint8)
+    data = Examples(images, torch.arange(12) % 2, tuple(map(str, range(12))))
+    loader = BatchLoader(data, 4, shuffle=True, seed=0, device=device)
+
+    def steps() -> None:
+        for index, one in enumerate(loader):
+            floats = made.on_after_batch_transfer(made.transfer_batch_to_device(one, device, 0), 0)
+            made.training_step(floats, index).backward()
+            with torch.no_grad():
+                made.validation_step(floats, index)
+
+    return made, steps
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("top", [None, 2])
+def test_no_step_asks_for_a_value(decay: float, top: int | None) -> None:
+    _, steps = all_steps(torch.device("cpu"), decay, top)
+    with Waiting():
+        steps()
+    for wait in (torch.ones(2).sum().item, torch.ones(2).nonzero, lambda: torch.ones(2)[torch.ones(2) > 0]):
+        with Waiting(), pytest.raises(AssertionError, match="would wait"):
+            wait()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("top", [None, 2])
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_the_host_waits_for_the_device_in_no_step(decay: float, top: int | None) -> None:
+    made, steps = all_steps(torch.device("cuda", 0), decay, top)
+    steps()  # what is made only once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert made.classifier.mapping.counts.sum() == 24
+    assert made.sums[2] == 24
+    made.validated()

@@ -73,7 +73,7 @@ class FineTuning:
         source.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = source.network.requires_grad_(True)
         _replace_final_layer(source, setting)
-        loader = BatchLoader(setting.train, self.batch_size, shuffle=True, seed=self.seed)
+        loader = BatchLoader(setting.train, self.batch_size, shuffle=True, seed=self.seed, device=setting.device)
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=WEIGHT_DECAY)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs * len(loader))
         answer = _fast(source, source)
@@ -81,9 +81,8 @@ class FineTuning:
         for epoch in range(self.epochs):
             loader.set_epoch(epoch)
             for batch in loader:
-                images, targets = batch.images.to(setting.device), batch.targets.to(setting.device)
                 optimizer.zero_grad()
-                nll_loss(answer(to_float(images)), targets).backward()  # type: ignore[no-untyped-call]
+                nll_loss(answer(to_float(batch.images)), batch.targets).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
             quality = self._quality(setting, answer)

@@ -46,8 +46,8 @@ class Setting:
     @torch.inference_mode()
     def answers(self, examples: Examples, answer: Answer) -> Tensor:
         """Answers [N, ...], on the CPU, to float images [B, 3, h, w] that go to nobody else."""
-        loader = BatchLoader(examples, self.batch_size, shuffle=False, seed=0)
-        return torch.cat([answer(to_float(batch.images.to(self.device))).cpu() for batch in loader])
+        loader = BatchLoader(examples, self.batch_size, shuffle=False, seed=0, device=self.device)
+        return torch.cat([answer(to_float(batch.images)).cpu() for batch in loader])
 
     def asked(self, examples: Examples, answer: Answer) -> Tensor:
         """Answers that the source gives: every image is a query."""

@@ -1,0 +1,75 @@
+"""Makes sources from their config blocks, on the fast path of the device where they will run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reprogram.checks import is_black_box
+from reprogram.errors import ConfigError, ReprogramError, SourceError
+from reprogram.instantiation import call, without
+from reprogram.memory import keep_freed_memory
+from reprogram.sources.base import SourceModel
+from reprogram.sources.network import NetworkSource
+from reprogram.sources.prepared import PreparedSource
+from reprogram.types import TaskSpec
+
+SPEED_KEYS = ("precision", "compile_mode", "checkpointing", "micro_batch")
+SOURCE_KEYS = ("prepare", *SPEED_KEYS)  # of the fast path, not of the source
+
+Config = dict[str, Any]
+
+
+def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
+    """The frozen source model, prepared for its device unless ``source.prepare=false``."""
+    # behind a black box, a difference of bfloat16 losses is noise
+    return _source(cfg["source"], "source", task, device_type, "float32" if is_black_box(cfg) else "auto")
+
+
+def local_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
+    """The local backbone that a user of a black box could use instead."""
+    return beside(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type, "auto")
+
+
+def network(cfg: Config, task: TaskSpec) -> NetworkSource:
+    """A copy of the source whose weights may be trained: nothing else reads it.
+
+    Raises:
+        SourceError: If the source is not one network.
+    """
+    made = _source(cfg["source"], "source", task)
+    if not isinstance(made, NetworkSource):
+        raise SourceError(f"{made.spec.name}: expected one network whose weights can be trained, got another source")
+    return made
+
+
+def _source(choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "") -> SourceModel:
+    """A source from its block, on the fast path of a device where one is named."""
+    if not isinstance(choice, Mapping):
+        raise ConfigError(f"{key}: expected the keys of a source, got {choice!r}; choose one with +source@{key}=NAME")
+    if isinstance(choice.get("members"), Mapping):  # sources within a source
+        blocks = choice["members"].items()
+        members = {name: _source(block, f"{key}.members.{name}", task, device_type, auto) for name, block in blocks}
+        choice = {**choice, "members": members}
+    model: SourceModel = call(without(choice, SOURCE_KEYS), key, task_class_names=task.class_names)
+    prepare = choice.get("prepare", False)  # not all can be rewritten
+    if not isinstance(prepare, bool):
+        raise ConfigError(f"{key}.prepare: expected true or false, got {prepare!r}")
+    if device_type is None or not prepare:
+        return model
+    if not isinstance(model, NetworkSource):
+        raise ConfigError(f"{key}.prepare: expected false, since {model.spec.name} is not one network, got true")
+    speed = {name: choice[name] for name in SPEED_KEYS if name in choice}
+    if speed.get("precision", "auto") == "auto":
+        speed["precision"] = auto
+    block = {"_target_": "reprogram.sources.prepared.PreparedSource", **speed}
+    if device_type == "cpu":
+        keep_freed_memory()
+    prepared: PreparedSource = call(block, key, source=model, device_type=device_type)
+    return prepared
+
+
+def beside(choice: Config, key: str, task: TaskSpec, device_type: str, auto: str) -> SourceModel:
+    """A network that runs here, whatever the source is; an error tells it from the source."""
+    try:
+        return _source(choice, key, task, device_type, auto)
+    except ReprogramError as error:
+        raise ConfigError(f"{key} cannot be made: {error}") from error
