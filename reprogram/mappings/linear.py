@@ -56,7 +56,7 @@ class LinearMapping(LabelMapping):
 
     def observe(self, log_probs: Tensor, targets: Tensor) -> None:
         """Keeps the responses until the next fit."""
-        self._rows.append((log_probs.float().cpu(), targets.cpu()))
+        self._rows.append((log_probs.float(), targets))  # where they are: nothing waits for them before the fit
 
     def collect(self) -> None:
         """Gathers the responses of all processes on the first."""
@@ -99,4 +99,4 @@ class LinearMapping(LabelMapping):
         if not self._rows:
             return {"log_probs": torch.empty(0, self.weight.shape[1]), "targets": torch.empty(0).long()}
         log_probs, targets = zip(*self._rows, strict=True)
-        return {"log_probs": torch.cat(log_probs), "targets": torch.cat(targets)}
+        return {"log_probs": torch.cat(log_probs).cpu(), "targets": torch.cat(targets).cpu()}

@@ -65,4 +65,5 @@ class Placement(nn.Module):
     def _resize(self, images: Tensor) -> Tensor:
         if tuple(images.shape[2:]) == self.size:
             return images
-        return interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+        shrinks = any(new < old for new, old in zip(self.size, images.shape[2:], strict=True))  # else it is the same
+        return interpolate(images, self.size, mode="bilinear", antialias=shrinks, align_corners=False).clamp_(0, 1)

@@ -89,7 +89,7 @@ class FusedConvolution(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Packs them anew."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.pack()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Any:
