@@ -7,9 +7,9 @@
 Every measurement is a process of its own, the variants take turns, and the median of the rounds is reported, so what
 else the machine does meets all alike. The data are HAM10000 at 64 pixels, placed at 3/4 of a canvas of 224.
 
-- ``plain``: what ILM-VP (``experiments/cnn/ilm_vp.py``, ``algorithms/flm_calculation.py``) does in an epoch, and BLM, SMM
-  and AutoVP after it; written by us from its structure: images decoded and resized by PIL in two loader processes,
-  float32, NCHW, BatchNorm as it comes, a pass over the training set for the label map, then the training pass.
+- ``plain``: an epoch of ILM-VP (``experiments/cnn/ilm_vp.py``, ``algorithms/flm_calculation.py``), and of BLM, SMM and
+  AutoVP after it; written by us from its structure: images resized by PIL in two loader processes, float32, NCHW,
+  BatchNorm as it comes, a pass over the training set for the label map, then the training pass.
 - ``ours``: an epoch of ``Trainer.fit`` with the module, callbacks and settings that ``reprogram-train`` makes.
 - ``bare``: forward and backward (to the input) of the network that ours runs, on ready input: the limit.
 - ``unfused``: the same of the network folded, channels_last, in bfloat16, but left to PyTorch's own autograd.
@@ -19,19 +19,18 @@ else the machine does meets all alike. The data are HAM10000 at 64 pixels, place
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarking import Peak, composed, environment, measured, median, operators, ratio, timed, weights_of, write
 
 ROUNDS = 3
 SOURCES = ("resnet18", "resnet50")
 BATCH = 32
 EXAMPLES = {"resnet18": 1024, "resnet50": 512}  # of an epoch of ours
 PLAIN_BATCHES = {"resnet18": 6, "resnet50": 3}  # of each pass
-SECONDS = 5.0  # of one measurement of a bare network
 BATCHES = (4, 8, 16, 32, 64, 128)
 SIZES = (64, 96, 128, 160, 224)
 DATA = (128, 256, 512, 1024, 2048)
@@ -41,7 +40,7 @@ LR = 0.01
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "agreement", "report", "one"))
+    parser.add_argument("action", choices=("run", "agreement", "profile", "report", "one"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks"))
     parser.add_argument("--case", type=json.loads, help="of `one`: what a single process measures")
     arguments = parser.parse_args()
@@ -50,6 +49,8 @@ def main() -> None:
         print(json.dumps(MEASURES[arguments.case.pop("variant")](**arguments.case)))
     elif arguments.action == "report":
         report(json.loads(path.read_text()), arguments.output)
+    elif arguments.action == "profile":
+        profile(arguments.output)
     else:
         record = json.loads(path.read_text()) if path.is_file() else {}
         (run if arguments.action == "run" else agreement)(record, path)
@@ -60,71 +61,83 @@ def run(record: dict[str, Any], path: Path) -> None:
     record["environment"] = environment()
     for source in SOURCES:
         variants = ("plain", "ours", "bare", "unfused")
-        rounds = [{name: measured(name, source=source) for name in variants} for _ in range(ROUNDS)]
+        rounds = [{name: measured(__file__, name, source=source) for name in variants} for _ in range(ROUNDS)]
         record.setdefault("epoch", {})[source] = rounds
         write(record, path)
-    record["matmul"] = [measured("matmul") for _ in range(ROUNDS)]
+    record["matmul"] = [measured(__file__, "matmul") for _ in range(ROUNDS)]
     record["batch"] = [
-        {"batch": batch, **{name: measured(name, source="resnet18", batch=batch) for name in ("ours", "bare")}}
+        {
+            "batch": batch,
+            **{name: measured(__file__, name, source="resnet18", batch=batch) for name in ("ours", "bare")},
+        }
         for batch in BATCHES
     ]
     write(record, path)
     record["size"] = [
-        {"size": size, **{name: measured(name, source="resnet18", size=size) for name in ("ours", "bare")}}
+        {"size": size, **{name: measured(__file__, name, source="resnet18", size=size) for name in ("ours", "bare")}}
         for size in SIZES
     ]
     write(record, path)
     record["examples"] = [
-        {"examples": count, "ours": measured("ours", source="resnet18", size=128, examples=count)} for count in DATA
+        {"examples": count, "ours": measured(__file__, "ours", source="resnet18", size=128, examples=count)}
+        for count in DATA
     ]
     record["processes"] = [
-        {"processes": count, "ours": measured("ours", source="resnet18", size=128, examples=1024, processes=count)}
+        {
+            "processes": count,
+            "ours": measured(__file__, "ours", source="resnet18", size=128, examples=1024, processes=count),
+        }
         for count in (1, 2)
     ]
     write(record, path)
 
 
-def measured(variant: str, **case: Any) -> dict[str, float]:
-    """One measurement in a process of its own, with the environment that a user has."""
-    command = [sys.executable, __file__, "one", "--case", json.dumps({"variant": variant, **case})]
-    found = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    )
-    if found.returncode:
-        sys.exit(f"{variant} {case}\n{found.stderr[-3000:]}")
-    result: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
-    print(variant, case, result, flush=True)
-    return result
+def agreement(record: dict[str, Any], path: Path) -> None:
+    """Trains in bfloat16 and in float32, and scores the test split with either."""
+    import tempfile
+
+    import torch
+
+    from reprogram import build, sourcing
+    from reprogram.evaluation.scoring import score
+    from reprogram.runs import train
+
+    record["agreement"] = {}
+    for mapping in ("linear", "frequency"):
+        with tempfile.TemporaryDirectory() as folder:
+            runs = {}
+            for precision in ("bfloat16", "float32"):
+                cfg = composed(
+                    "resnet18",
+                    *(f"mapping={mapping}", f"source.precision={precision}", f"run_dir={folder}/{precision}"),
+                    *("protocol.max_train=640", "protocol.max_val=200", "trainer.max_epochs=3"),
+                    "evaluation.baselines=[]",
+                )
+                runs[precision] = train(cfg)
+            trained = runs["bfloat16"].classifier
+            data = build.task_data(cfg)
+            scored = {}
+            for precision in ("bfloat16", "float32"):
+                cfg["source"]["precision"] = precision
+                trained.source = sourcing.source(cfg, "cpu", data.spec)
+                scored[precision] = score(trained, data.splits["test"], "test", 32, torch.device("cpu")).scores
+            same = scored["bfloat16"].argmax(1) == scored["float32"].argmax(1)
+            record["agreement"][mapping] = {
+                "test_accuracy": {name: found.metrics["test"]["accuracy"] for name, found in runs.items()},
+                "top_1_agreement": float(same.mean()),
+                "test_images": len(same),
+                "largest_difference_of_a_probability": float(abs(scored["bfloat16"] - scored["float32"]).max()),
+            }
+            print(mapping, record["agreement"][mapping], flush=True)
+            write(record, path)
 
 
 # --- what a single process measures ---------------------------------------------------------------------------------
 
 
-def weights_of(source: str) -> Path:
-    """The local file of ImageNet weights."""
-    return Path(os.environ["REPROGRAM_ASSETS"], "weights", "noncommercial", f"{source}_ktb.torchvision.safetensors")
-
-
 def data_file() -> Path:
     """HAM10000 at 64 pixels."""
     return Path(os.environ["REPROGRAM_ASSETS"], "data", "ham10000_64.npz")
-
-
-class Peak:
-    """The largest resident memory since it was made, above what was resident then."""
-
-    def __init__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")
-        self.before = self._of("VmRSS")
-
-    def mib(self) -> float:
-        """In MiB."""
-        return (self._of("VmHWM") - self.before) / 1024
-
-    @staticmethod
-    def _of(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def plain(source: str, batch: int = BATCH) -> dict[str, float]:
@@ -204,18 +217,6 @@ def plain(source: str, batch: int = BATCH) -> dict[str, float]:
     }
 
 
-def composed(source: str, *overrides: str):
-    """The configuration of ``reprogram-train`` for HAM10000."""
-    from hydra import compose, initialize_config_dir
-
-    from reprogram.build import plain as resolved
-    from reprogram.commands.launch import config_folder
-
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("train", [f"experiment=white_box/ham10000_{source}", "mapping=frequency", *overrides])
-    return resolved(cfg)
-
-
 def ours(
     source: str, batch: int = BATCH, size: int = 224, examples: int | None = None, processes: int = 1
 ) -> dict[str, float]:
@@ -233,7 +234,7 @@ def ours(
         source,
         *(f"source.image_size=[{size},{size}]", f"data.batch_size={batch}", f"optimizer.lr={LR}"),
         *("trainer.max_epochs=2", f"trainer={'cpu' if processes == 1 else 'ddp_cpu'}"),
-        *("trainer.enable_progress_bar=false", "logger=none"),
+        "mapping=frequency",
     )
     data: TaskData = build.task_data(cfg)
     train = data.splits["train"].subset(range(examples))
@@ -257,17 +258,6 @@ def ours(
     if trainer.global_rank:
         sys.exit()
     return {"seconds_per_image": clock.seconds / examples, "peak_mib": peak.mib()}
-
-
-def timed(step, images: int) -> float:
-    """Seconds an image, the mean over some seconds."""
-    for _ in range(3):
-        step()
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < SECONDS or count < 5:
-        step()
-        count += 1
-    return (time.perf_counter() - started) / count / images
 
 
 def bare(source: str, batch: int = BATCH, size: int = 224, fused: bool = True) -> dict[str, float]:
@@ -308,6 +298,140 @@ def matmul() -> dict[str, float]:
         one = torch.rand(4096, 4096, dtype=dtype)
         found[name] = 2 * 4096**3 / timed(lambda one=one: one @ one, 1)
     return found
+
+
+def profile(output: Path) -> None:
+    """Operators of one step by their own time, as a text table."""
+    import torch
+
+    from reprogram import build, sourcing
+    from reprogram.types import Batch
+
+    lines = []
+    for source in SOURCES:
+        cfg = composed(source, "mapping=frequency", f"data.batch_size={BATCH}")
+        data = build.task_data(cfg)
+        model = build.classifier(cfg, sourcing.source(cfg, "cpu", data.spec), data.spec, "cpu")
+        module = build.module(cfg, model, build.estimator(cfg, model.program), torch.ones(data.spec.num_classes), 99)
+        optimizer = module.configure_optimizers()["optimizer"]
+        rows = torch.arange(BATCH)
+        images, targets = data.splits["train"].images[rows], data.splits["train"].targets[rows]
+
+        def step(module=module, optimizer=optimizer, images=images, targets=targets, rows=rows) -> None:
+            batch = Batch(images, targets, torch.full((BATCH,), 1 / BATCH), rows)
+            surrogate = module.training_step(module.on_after_batch_transfer(batch, 0), 0)
+            optimizer.zero_grad()
+            surrogate.backward()
+            optimizer.step()
+
+        lines += [f"White box, {source}, {BATCH} images of 224 pixels, {model.source.precision}", *operators(step), ""]
+    (output / "training_profile.txt").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+HEADING = """# White box: seconds of an epoch
+
+HAM10000 (64 pixels, placed at 168 of 224), frame program, label map from counts (ILM), batches of 32. `plain` is the
+loop that peers run, its label-map pass included; `ours` an epoch of `Trainer.fit`; `bare` forward and backward of the
+very network that ours runs, fused, on input that is ready, so the limit; `unfused` the same network, folded,
+channels_last and in the same precision, left to PyTorch. Medians of {rounds} rounds in which the variants take turns,
+each measurement a process of its own; ratios round by round (range in brackets). Memory: the peak of resident memory
+above what was resident before the network was made. Made by
+
+    {command}
+
+on {device}, PyTorch {torch}, {threads} threads, {date}. All numbers: `training.json`.
+"""
+
+
+def report(record: dict[str, Any], output: Path) -> None:
+    """Writes ``training.md`` and ``training.png``."""
+    surroundings = record["environment"]
+    facts = {name: surroundings[name] for name in ("command", "device", "threads", "date")}
+    lines = [HEADING.format(rounds=ROUNDS, torch=surroundings["packages"]["torch"], **facts)]
+    lines += [
+        "| source | plain, images/s | ours | unfused | bare | plain / ours | unfused / ours | ours, of the limit "
+        "| peak MiB, ours / bare |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for source, rounds in record["epoch"].items():
+        rates = " | ".join(f"{1 / median(rounds, name):.1f}" for name in ("plain", "ours", "unfused", "bare"))
+        memory = " / ".join(f"{median(rounds, name, 'peak_mib'):.0f}" for name in ("ours", "bare"))
+        lines.append(
+            f"| {source} | {rates} | {ratio(rounds, 'plain', 'ours')} | {ratio(rounds, 'unfused', 'ours')} | "
+            f"{ratio(rounds, 'bare', 'ours')} | {memory} |"
+        )
+    peak = max(one["bfloat16"] for one in record["matmul"])
+    lines += ["", _of_the_peak(record, peak), "", "## Against float32", ""]
+    for mapping, found in record.get("agreement", {}).items():
+        accuracies = ", ".join(f"{name} {value['value']:.3f}" for name, value in found["test_accuracy"].items())
+        lines.append(
+            f"- {mapping} mapping, ResNet-18, 640 training images, three epochs: test accuracy {accuracies}; the "
+            f"program trained in bfloat16, scored in either precision: top-1 agreement "
+            f"{found['top_1_agreement']:.1%} of {found['test_images']} images, probabilities differ by at most "
+            f"{found['largest_difference_of_a_probability']:.3f}."
+        )
+    lines += ["", "## As the work grows (ResNet-18)", "", "![](training.png)", ""]
+    lines += ["| batch | ours, images/s | of the limit | peak MiB, ours / bare |", "|---:|---:|---:|---:|"]
+    lines += [_grown(row, "batch") for row in record["batch"]]
+    lines += ["", "| canvas | ours, images/s | of the limit | peak MiB, ours / bare |", "|---:|---:|---:|---:|"]
+    lines += [_grown(row, "size") for row in record["size"]]
+    lines += ["", "| training images (128 pixels) | seconds an epoch | peak MiB |", "|---:|---:|---:|"]
+    for row in record["examples"]:
+        seconds = row["examples"] * row["ours"]["seconds_per_image"]
+        lines.append(f"| {row['examples']} | {seconds:.2f} | {row['ours']['peak_mib']:.0f} |")
+    lines += ["", "| processes (128 pixels, one core each, or one with both) | images/s |", "|---:|---:|"]
+    lines += [f"| {row['processes']} | {1 / row['ours']['seconds_per_image']:.0f} |" for row in record["processes"]]
+    (output / "training.md").write_text("\n".join(lines) + "\n")
+    _draw(record, output / "training.png")
+    print("\n".join(lines))
+
+
+def _of_the_peak(record: dict[str, Any], peak: float) -> str:
+    """What part of the matrix-multiply rate the networks reach."""
+    import torch
+    import torchvision
+    from torch.utils.flop_counter import FlopCounterMode
+
+    parts = []
+    for source, rounds in record["epoch"].items():
+        network, image = torchvision.models.get_model(source).eval(), torch.rand(1, 3, 224, 224, requires_grad=True)
+        network.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            network(image).sum().backward()
+        used = counter.get_total_flops() / median(rounds, "ours")
+        parts.append(f"{source} {used / 1e12:.2f} ({used / peak:.0%})")
+    return (
+        f"Matrix-multiply peak, bfloat16: {peak / 1e12:.2f} TFLOP/s (squares of 4096). Ours, counting the arithmetic "
+        f"of forward and backward to the input alone: {', '.join(parts)} TFLOP/s."
+    )
+
+
+def _grown(row: dict[str, Any], key: str) -> str:
+    ours, bare_one = row["ours"], row["bare"]
+    part = bare_one["seconds_per_image"] / ours["seconds_per_image"]
+    memory = f"{ours['peak_mib']:.0f} / {bare_one['peak_mib']:.0f}"
+    return f"| {row[key]} | {1 / ours['seconds_per_image']:.0f} | {part:.1%} | {memory} |"
+
+
+def _draw(record: dict[str, Any], path: Path) -> None:
+    """Rates and memory as batch and canvas grow."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    for column, (key, label) in enumerate((("batch", "images in a batch"), ("size", "side of the canvas (pixels)"))):
+        x = [row[key] for row in record[key]]
+        for name in ("ours", "bare"):
+            rate = [1 / row[name]["seconds_per_image"] for row in record[key]]
+            axes[0, column].plot(x, rate, marker="o", label=name)
+            axes[1, column].plot(x, [row[name]["peak_mib"] for row in record[key]], marker="o", label=name)
+        axes[0, column].set_ylabel("images/s, forward + backward")
+        axes[1, column].set_ylabel("peak memory (MiB)")
+        for row in (0, 1):
+            axes[row, column].set(xlabel=label, ylim=(0, None))
+            axes[row, column].legend()
+    figure.suptitle("White box, ResNet-18: ours against the bare network")
+    figure.savefig(path, dpi=110)
 
 
 MEASURES = {"plain": plain, "ours": ours, "bare": bare, "unfused": unfused, "matmul": matmul}

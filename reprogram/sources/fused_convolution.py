@@ -36,6 +36,8 @@ class FusedConvolution(nn.Module):
         masks: Whether the backward is the one that masks the gradient by the activation.
         forks: Whether x is handed on beside the result, so that the gradient that comes back by it is added here.
         owns_passed: Whether nobody else holds that gradient, so that it may be overwritten.
+        overwrites: Whether nobody reads ``other`` after this, so that the sum may be written there if there is no
+            backward.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class FusedConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.convolution, self.bounds = convolution, bounds
-        self.masks, self.forks, self.owns_passed = bounds is not None, False, False
+        self.masks, self.forks, self.owns_passed, self.overwrites = bounds is not None, False, False, False
         self.stride, self.dilation = list(convolution.stride), list(convolution.dilation)
         self.padding, self.groups = list(map(int, convolution.padding)), convolution.groups
         kernel = convolution.kernel_size
@@ -133,7 +135,10 @@ class _Convolve(Function):
             output = _convolved(x, layer.packed, bias, *sizes, name, scalars, "")
         else:
             unary = None if name == "none" else name
-            output = _convolved.binary(x, other, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
+            if layer.overwrites and not any(ctx.needs_input_grad):
+                output = _added_to(other, x, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
+            else:  # copies it
+                output = _convolved.binary(x, other, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
         ctx.set_materialize_grads(False)
         ctx.layer, ctx.sums, ctx.size = layer, other is not None, x.shape[2:]
         needs_x = layer.reach is None and layer.phases is None

@@ -46,7 +46,7 @@ def fuse(network: nn.Module, example: Tensor, num_classes: int) -> fx.GraphModul
         layer = _module(node)
         if type(layer) is nn.Conv2d and _can_be_fused(layer, num_classes):
             _fuse_convolution(graph_module, node, layer)
-    for rewrite in (_mask_after_pool, _pass_shortcut):
+    for rewrite in (_mask_after_pool, _pass_shortcut, _overwrite_summand):
         for node in list(graph_module.graph.nodes):
             fused = _module(node)
             if isinstance(fused, FusedConvolution):
@@ -141,6 +141,22 @@ def _pass_shortcut(graph_module: fx.GraphModule, node: fx.Node, layer: FusedConv
     for reader in readers:
         reader.replace_input_with(node, output)
     later.replace_input_with(x, shortcut)
+
+
+def _overwrite_summand(graph_module: fx.GraphModule, node: fx.Node, layer: FusedConvolution) -> None:
+    """Lets a convolution write its sum where the other summand is, if it alone still reads that."""
+    del graph_module
+    if len(node.args) < 2:
+        return
+    other = origin = node.args[1]
+    assert isinstance(other, fx.Node)
+    if other.target is operator.getitem and other.args[1] == 1:  # a shortcut that was passed on
+        fork = other.args[0]
+        assert isinstance(fork, fx.Node)
+        origin = fork.args[0]
+    assert isinstance(origin, fx.Node)
+    fresh = isinstance(_module(origin), FusedConvolution | MaskedGradient)
+    layer.overwrites = fresh and len(origin.users) == 1 and len(other.users) == 1
 
 
 def _module(node: fx.Node) -> nn.Module | None:

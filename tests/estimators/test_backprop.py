@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
-from toys import Losses, Toy, estimate
+from toys import Losses, Toy, chain, estimate
 
 from reprogram.estimators.backprop import Backprop
 from reprogram.estimators.base import StepKey
@@ -49,3 +49,18 @@ def test_it_asks_once_at_theta_and_leaves_the_step_to_the_optimiser() -> None:
     assert estimator.queries_per_example == 1
     assert estimator.typical_point(torch.zeros(2)) is None
     assert not estimator.owns_update
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_batch_in_parts_gives_what_it_gives_at_once(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, source = chain(5, hidden=False)
+    learned = objective.learned()
+    whole = Backprop().step(objective, StepKey(0, 0, 0))
+    expected = torch.autograd.grad(whole.surrogate, learned)
+    monkeypatch.setattr(source, "at_once", lambda graph=False: most)
+    source.answers = []
+    parts = Backprop().step(objective, StepKey(0, 0, 0))
+    assert [len(answer) for answer in source.answers] == [min(most, 5 - start) for start in range(0, 5, most)]
+    assert len(learned) == 3  # theta, and both of the mapping
+    torch.testing.assert_close(torch.autograd.grad(parts.surrogate, learned), expected)
+    torch.testing.assert_close([part.detach() for part in parts], [part.detach() for part in whole])
