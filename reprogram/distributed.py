@@ -14,6 +14,11 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def number_of_processes() -> int:
+    """How many train together."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that fits, writes and speaks."""
     return not is_distributed() or dist.get_rank() == 0

@@ -1,15 +1,16 @@
 """Memory of the machine: how much is free, and how freed memory is kept for the next step."""
 
 import ctypes
+import os
 from pathlib import Path
 
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
-_LIMITS = (  # of a container: what it may use, and what it uses
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+_CONTAINERS = (  # where version 2 and 1 of cgroups say what may be used, what is, and what of it is a cache of files
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -19,9 +20,10 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     found = [_available()]
-    for limit, usage in _LIMITS:
+    for folder, limit, usage, cache in _CONTAINERS:
         try:
-            found.append(int(limit.read_text()) - int(usage.read_text()))
+            cached = _field((folder / "memory.stat").read_text(encoding="ascii"), cache)
+            found.append(int((folder / limit).read_text()) - int((folder / usage).read_text()) + cached)
         except (OSError, ValueError):  # no container, or one without a limit ("max")
             continue
     return max(0, min(found))
@@ -33,7 +35,7 @@ def keep_freed_memory() -> None:
     By default each of them is handed back to the system and comes anew, page by page, at the next step: a third to a
     half of a step on the CPU.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)
@@ -41,7 +43,15 @@ def keep_freed_memory() -> None:
 
 def _available() -> int:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+        return _field(Path("/proc/meminfo").read_text(encoding="ascii"), "MemAvailable:") << 10
+    except (OSError, ValueError):
         return 2 << 30
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")), 2 << 30)
+
+
+def _field(text: str, name: str) -> int:
+    """The number after a name."""
+    for line in text.splitlines():
+        words = line.split()
+        if words and words[0] == name:
+            return int(words[1])
+    raise ValueError(name)

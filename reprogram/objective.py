@@ -52,7 +52,7 @@ class BatchObjective:
     def learned(self) -> list[nn.Parameter]:
         """Everything that follows the gradient: theta, and what the mapping learns."""
         mapping = self.classifier.mapping.parameters()
-        return [self.classifier.program.theta, *(one for one in mapping if one.requires_grad)]
+        return [one for one in (self.classifier.program.theta, *mapping) if one.requires_grad]
 
     def evaluate(self) -> Evaluation:
         """Runs the whole chain once at theta, with graph."""
@@ -94,7 +94,7 @@ class BatchObjective:
     def _canvases(self, points: Tensor) -> Iterator[Tensor]:
         """Source images of all pairs, along the longer axis: of the placed images there are only views."""
         (sides, own, _), batch, program = points.shape, len(self.targets), self.classifier.program
-        size = _even(max(sides, batch), self.at_once(graph=False))
+        size = self.at_once(graph=False)
         if sides > batch:
             for example in range(batch):
                 context = tuple(part[example : example + 1] for part in self.context)
@@ -106,23 +106,21 @@ class BatchObjective:
                     yield program(tuple(part[rows] for part in self.context), side[0] if own == 1 else side[rows])
 
     def _gathered(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Small parts, as many together as the source takes."""
-        waiting: list[Tensor] = []
+        """As many together as the source takes, whatever their parts."""
+        waiting, room = list[Tensor](), self.at_once(graph=False)
         for part in parts:
-            if sum(map(len, waiting)) + len(part) > self.at_once(graph=False) and waiting:
-                yield _together(waiting)
-                waiting = []
-            waiting.append(part)
-        yield _together(waiting)
+            while len(part) >= room:
+                yield _together([*waiting, part[:room]])
+                part, waiting, room = part[room:], [], self.at_once(graph=False)
+            if len(part):
+                waiting.append(part)
+                room -= len(part)
+        if waiting:
+            yield _together(waiting)
 
     def _score(self, log_probs: Tensor, targets: Tensor) -> Evaluation:
         scores = self.classifier.mapping(log_probs)
         return Evaluation(self._loss(scores, targets), log_probs, scores)
-
-
-def _even(count: int, most: int) -> int:
-    """Size of the parts of ``count``, none larger than ``most``, so that none is much smaller than the others."""
-    return -(-count // -(-count // most))
 
 
 def _together(parts: list[Tensor]) -> Tensor:

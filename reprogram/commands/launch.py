@@ -90,12 +90,14 @@ def importing() -> Iterator[None]:
     if "torch" in sys.modules:  # a later job of a sweep: what the one before has left must be collected
         yield
         return
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 def explain(error: Exception, config_name: str) -> str:

@@ -41,4 +41,4 @@ def _by_parts(objective: BatchObjective, most: int) -> StepLoss:
         answers.append(Evaluation(*(one.detach() for one in found)))
     losses, log_probs, scores = (torch.cat(parts) for parts in zip(*answers, strict=True))
     slopes: Tensor = sum((one * slope).sum() for one, slope in zip(learned, gradients, strict=True))  # type: ignore[assignment]
-    return StepLoss((objective.weights * losses).sum() + slopes - slopes.detach(), losses, log_probs, scores)
+    return StepLoss((objective.weights * losses).sum() + (slopes - slopes.detach()), losses, log_probs, scores)

@@ -88,5 +88,5 @@ def step_loss(objective: BatchObjective, gradient: Tensor, answers: Evaluation) 
     """
     losses, log_probs, scores = (part.mean(dim=0) for part in answers)
     product = objective.theta @ gradient
-    surrogate = (objective.weights * losses).sum() + product - product.detach()
+    surrogate = (objective.weights * losses).sum() + (product - product.detach())
     return StepLoss(surrogate, losses.detach(), log_probs.detach(), scores.detach())

@@ -99,4 +99,7 @@ class LinearMapping(LabelMapping):
         if not self._rows:
             return {"log_probs": torch.empty(0, self.weight.shape[1]), "targets": torch.empty(0).long()}
         log_probs, targets = zip(*self._rows, strict=True)
-        return {"log_probs": torch.cat(log_probs).cpu(), "targets": torch.cat(targets).cpu()}
+        return {  # some may come from a checkpoint
+            "log_probs": torch.cat([rows.cpu() for rows in log_probs]),
+            "targets": torch.cat([rows.cpu() for rows in targets]),
+        }

@@ -10,7 +10,7 @@ from reprogram.errors import ConfigError, ShapeError
 
 
 class Placement(nn.Module):
-    """Resizes target images (bilinear, antialiased) and sets them on an empty canvas.
+    """Resizes target images (bilinear, antialiased where they shrink) and sets them on an empty canvas.
 
     Args:
         canvas: Height and width of the source's input (pixels).

@@ -105,6 +105,8 @@ class BlackBox(SourceModel):
             OracleError: If the source fails or its answer cannot be used.
         """
         self._check(images)
+        if not len(images):
+            return images.new_zeros(0, self.spec.num_classes)
         dtype = torch.promote_types(images.dtype, torch.float32)
         with torch.inference_mode():
             parts = torch.split(images.detach(), self.micro_batch)
@@ -122,6 +124,8 @@ class BlackBox(SourceModel):
                 f"{self.spec.name}: expected images [B, {', '.join(map(str, expected))}], got {list(images.shape)}; "
                 "place target images on the canvas first"
             )
+        if not images.numel():
+            return
         low, high = images.aminmax()  # NaN if there is one
         if not (low >= 0 and high <= 1):
             raise ShapeError(

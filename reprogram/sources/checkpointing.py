@@ -25,7 +25,7 @@ def _wrap(module: nn.Module) -> int:
     wrapped = 0
     for name, child in list(module.named_children()):
         if isinstance(module, nn.Sequential | nn.ModuleList) and any(child.children()):
-            module[int(name)] = _Recomputed(child) if name.isdigit() else child
+            setattr(module, name, _Recomputed(child))
             wrapped += 1
         else:
             wrapped += _wrap(child)

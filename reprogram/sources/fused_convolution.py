@@ -1,4 +1,4 @@
-"""A convolution with frozen weights on the CPU, fused with what surrounds it; its backward knows the input alone."""
+"""A convolution with frozen weights on the CPU, fused with what surrounds it; only its input has a gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +15,7 @@ RELU: Bounds = (0.0, float("inf"))
 
 FEW_CHANNELS = 4  # of an image: a gradient with so few is slow to write where the stride is not 1
 
-_convolved = torch.ops.mkldnn._convolution_pointwise
-_added_to = torch.ops.mkldnn._convolution_pointwise_.binary  # writes its first argument
+_PACKED = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class FusedConvolution(nn.Module):
@@ -59,10 +58,14 @@ class FusedConvolution(nn.Module):
             self.activation = ("relu", []) if bounds == RELU else ("hardtanh", list(bounds))
         self._shapes = list(shape), list(output)
         self.pack()
+        self.register_load_state_dict_post_hook(_pack_anew)  # type: ignore[no-untyped-call]
 
     def pack(self) -> None:
-        """Packs the weights as they are now."""
+        """Packs the weights as they are now; of another type, or elsewhere, they are used as they are."""
         weight = self.convolution.weight.detach()
+        self.is_packed = weight.device.type == "cpu" and weight.dtype in _PACKED
+        if not self.is_packed:
+            return
         shape, output = self._shapes
         self.packed = _packed(weight, self.padding, self.stride, self.dilation, self.groups, shape)
         if self.reach is not None:
@@ -97,6 +100,10 @@ class FusedConvolution(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None) -> Any:
         """Shapes as of the convolution; with ``forks`` x comes back as well, to be read in its place."""
         dtype = self.convolution.weight.dtype
+        if not self.is_packed:
+            output = self.convolution(x) if other is None else self.convolution(x) + other
+            output = output if self.bounds is None else output.clamp(*self.bounds)
+            return (output, x) if self.forks else output
         x = x.to(dtype).contiguous(memory_format=torch.channels_last)
         if other is not None:
             other = other.to(dtype).contiguous(memory_format=torch.channels_last)
@@ -107,12 +114,12 @@ class FusedConvolution(nn.Module):
         if self.reach is not None:
             sizes = (self.reach, self.stride, self.dilation, self.groups)
             if passed is None:
-                return _convolved(gradient, self.mirrored, None, *sizes, "none", [], "")
+                return _convolution()(gradient, self.mirrored, None, *sizes, "none", [], "")
             passed = passed.contiguous(memory_format=torch.channels_last)
             passed = passed if self.owns_passed else passed.clone()
-            return _added_to(passed, gradient, self.mirrored, None, *sizes, "add", 1.0, None, [], "")
+            return _convolution_added_to()(passed, gradient, self.mirrored, None, *sizes, "add", 1.0, None, [], "")
         if self.phases is not None:
-            whole = _convolved(gradient, self.mirrored, None, self.margin, [1, 1], [1, 1], 1, "none", [], "")
+            whole = _convolution()(gradient, self.mirrored, None, self.margin, [1, 1], [1, 1], 1, "none", [], "")
             rows, columns = (-(-side // self.phases) for side in size)
             top, left = self.cut
             # what the last output does not reach has no gradient
@@ -132,13 +139,13 @@ class _Convolve(Function):
         bias, sizes = layer.convolution.bias, (layer.padding, layer.stride, layer.dilation, layer.groups)
         name, scalars = layer.activation
         if other is None:
-            output = _convolved(x, layer.packed, bias, *sizes, name, scalars, "")
+            output = _convolution()(x, layer.packed, bias, *sizes, name, scalars, "")
         else:
             unary = None if name == "none" else name
             if layer.overwrites and not any(ctx.needs_input_grad):
-                output = _added_to(other, x, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
+                output = _convolution_added_to()(other, x, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
             else:  # copies it
-                output = _convolved.binary(x, other, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
+                output = _convolution().binary(x, other, layer.packed, bias, *sizes, "add", 1.0, unary, scalars, "")
         ctx.set_materialize_grads(False)
         ctx.layer, ctx.sums, ctx.size = layer, other is not None, x.shape[2:]
         needs_x = layer.reach is None and layer.phases is None
@@ -167,6 +174,19 @@ def masked(gradient: Tensor, output: Tensor, bounds: Bounds) -> Tensor:
     else:
         found = torch.ops.aten.hardtanh_backward(gradient, output, *bounds)
     return found
+
+
+def _pack_anew(layer: FusedConvolution, _: object) -> None:
+    layer.pack()
+
+
+def _convolution() -> Any:
+    return torch.ops.mkldnn._convolution_pointwise  # looked up here: a PyTorch without oneDNN has none
+
+
+def _convolution_added_to() -> Any:
+    """Writes its first argument."""
+    return torch.ops.mkldnn._convolution_pointwise_.binary
 
 
 def _packed(

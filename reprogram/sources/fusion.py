@@ -29,7 +29,7 @@ def fuse(network: nn.Module, example: Tensor, num_classes: int) -> fx.GraphModul
     Args:
         network: Without BatchNorms after its convolutions, where it is to gain.
         example: A batch [B, 3, H, W] as it will be given, in layout channels_last and in the type of the weights.
-        num_classes: Of its logits: a 1x1 convolution that gives these is left alone, for what it reads are features.
+        num_classes: Of its logits: 1x1 convolutions of as many channels are left alone, as the last reads features.
 
     Raises:
         Exception: Whatever its forward raises when it is traced: a network that decides by its values cannot be.
@@ -44,7 +44,7 @@ def fuse(network: nn.Module, example: Tensor, num_classes: int) -> fx.GraphModul
         ShapeProp(graph_module).propagate(example)  # type: ignore[no-untyped-call]
     for node in list(graph_module.graph.nodes):
         layer = _module(node)
-        if type(layer) is nn.Conv2d and _can_be_fused(layer, num_classes):
+        if type(layer) is nn.Conv2d and len(node.args) == 1 and _can_be_fused(layer, num_classes):
             _fuse_convolution(graph_module, node, layer)
     for rewrite in (_mask_after_pool, _pass_shortcut, _overwrite_summand):
         for node in list(graph_module.graph.nodes):
@@ -78,7 +78,8 @@ class _Mask(Function):
 
 def _can_be_fused(convolution: nn.Conv2d, num_classes: int) -> bool:
     gives_logits = convolution.out_channels == num_classes and convolution.kernel_size == (1, 1)
-    return convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str) and not gives_logits
+    plain = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+    return plain and not gives_logits and convolution.in_channels > 1  # oneDNN packs some of a single one for nobody
 
 
 def _fuse_convolution(graph_module: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d) -> None:
@@ -94,7 +95,10 @@ def _fuse_convolution(graph_module: fx.GraphModule, node: fx.Node, convolution: 
             chain.append(reader)
             reader = _only_reader(reader)
     if reader is not None and (bounds := _activation(reader)) is not None:
-        chain.append(reader)
+        if other is None or bounds == RELU:  # oneDNN knows no other after a sum
+            chain.append(reader)
+        else:
+            bounds = None
     x = node.args[0]
     assert isinstance(x, fx.Node)
     name = f"fused_{node.name}"
@@ -110,7 +114,8 @@ def _fuse_convolution(graph_module: fx.GraphModule, node: fx.Node, convolution: 
 def _mask_after_pool(graph_module: fx.GraphModule, node: fx.Node, layer: FusedConvolution) -> None:
     """Moves a ReLU's mask behind the max-pool that alone reads it: the largest of ReLUs is one itself."""
     pool = _only_reader(node)
-    if layer.bounds != RELU or pool is None or not isinstance(_module(pool), nn.MaxPool2d):
+    module = None if pool is None else _module(pool)
+    if layer.bounds != RELU or pool is None or not isinstance(module, nn.MaxPool2d) or module.return_indices:
         return
     layer.masks = False
     name = f"masked_{pool.name}"
@@ -155,7 +160,7 @@ def _overwrite_summand(graph_module: fx.GraphModule, node: fx.Node, layer: Fused
         assert isinstance(fork, fx.Node)
         origin = fork.args[0]
     assert isinstance(origin, fx.Node)
-    fresh = isinstance(_module(origin), FusedConvolution | MaskedGradient)
+    fresh = isinstance(_module(origin), FusedConvolution | MaskedGradient) and node.args[0] not in (other, origin)
     layer.overwrites = fresh and len(origin.users) == 1 and len(other.users) == 1
 
 

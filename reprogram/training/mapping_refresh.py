@@ -19,11 +19,10 @@ def observe_once(
     scored = 0
     with classifier.source.asked_for("mapping"):
         for batch in loader:
-            images, targets = batch.images.to(device), batch.targets.to(device)
-            log_probs: Tensor = classifier.source(classifier.compose(to_float(images)))
+            log_probs: Tensor = classifier.source(classifier.compose(to_float(batch.images)))
             rows = real_rows(batch)
-            mapping.observe(log_probs[rows], targets[rows])
-            scored += len(images)
+            mapping.observe(log_probs[rows], batch.targets[rows])
+            scored += len(batch.images)
     return scored
 
 

@@ -37,3 +37,11 @@ def test_blocks_within_blocks_are_part_of_them() -> None:
 def test_a_network_without_blocks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"source\.checkpointing: expected a network made of blocks"):
         checkpoint_blocks(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()))
+
+
+def test_blocks_with_names_are_found_too() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    network = nn.Sequential()
+    network.add_module("first", block)
+    checkpoint_blocks(network)
+    assert type(network.first).__name__ == "_Recomputed"

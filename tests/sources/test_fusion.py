@@ -206,3 +206,52 @@ def test_a_graph_may_be_walked_twice_and_two_may_be_kept() -> None:
     (first,) = torch.autograd.grad(one, x, retain_graph=True)
     torch.autograd.grad(other, y)
     torch.testing.assert_close(torch.autograd.grad(one, x)[0], first)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_a_convolution_reads_itself_is_not_overwritten_by_the_sum(turned: bool) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.one = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return relu(x + self.one(x) if turned else self.one(x) + x)
+
+    assert not fused_layers(fusing(Own(), images()))[1].overwrites
+
+
+def test_after_a_sum_only_a_relu_is_written_with_it() -> None:
+    class Bounded(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.bounded(self.two(self.one(x)) + x)
+
+    network = Bounded(torch.add)
+    network.bounded = nn.ReLU6()
+    assert [layer.bounds for layer in fused_layers(fusing(network, images()))] == [None, None, None]
+
+
+def test_maxima_with_their_indices_keep_the_mask_before_them() -> None:
+    class Indices(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 8, 3), nn.MaxPool2d(2, return_indices=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(relu(self.conv(x)))[0]
+
+    assert fused_layers(fusing(Indices(), images()))[0].masks
+
+
+def test_in_another_type_than_can_be_packed_it_still_computes_the_same() -> None:
+    fused = fusing(Residual(torch.add), images())
+    expected = fused(images())
+    torch.testing.assert_close(fused.double()(images().double()).float(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_loaded_weights_are_packed() -> None:
+    one, other = (fusing(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), images()) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(other(images()), one(images()))
