@@ -34,12 +34,10 @@ PRECISIONS = {
 }
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
-FUSION_TOLERANCES = (
-    1e-3,
-    1e-3,
-    2e-2,
-)  # of answers without and with a graph, and of the gradient, relative, in float32:
-# rounding puts single ReLUs on the other side, which the gradient alone tells
+FUSION_TOLERANCES = (1e-3, 1e-3, 2e-2)
+"""Largest relative differences that fusing may cause in float32: of answers without a graph and with one, and of the
+gradient, which tells when rounding puts single ReLUs on the other side."""
+
 MOST_AT_ONCE = {"cpu": 32, "cuda": 256}  # larger forwards are not faster; on the CPU they leave its cache
 SHARE = 0.5  # of the free memory that a batch may take
 

@@ -23,7 +23,7 @@ def test_the_gradient_is_the_same_and_less_is_kept() -> None:
         made(given)[:, 7].sum().backward()
         found.append(given.grad)
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
-    assert less._bytes < plain._bytes
+    assert less._bytes_of_an_image() < 0.8 * plain._bytes
 
 
 def test_blocks_within_blocks_are_part_of_them() -> None:
