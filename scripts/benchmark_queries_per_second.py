@@ -26,9 +26,9 @@ from benchmarking import Peak, composed, environment, measured, median, operator
 ROUNDS = 3
 BATCH = 32
 DIRECTIONS = (1, 64)
-GROWING = (1, 4, 16, 64)
-BATCHES = (4, 16, 32, 64)
-EXAMPLES = {1: 384, 4: 160, 16: 64, 64: 32}  # of an epoch of ours
+GROWING = (1, 8, 64)
+BATCHES = (8, 32, 64)
+EXAMPLES = {1: 320, 4: 128, 8: 96, 64: 32}  # of an epoch of ours
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ SOURCES = ("resnet18", "resnet50")
 BATCH = 32
 EXAMPLES = {"resnet18": 1024, "resnet50": 512}  # of an epoch of ours
 PLAIN_BATCHES = {"resnet18": 6, "resnet50": 3}  # of each pass
-BATCHES = (4, 8, 16, 32, 64, 128)
-SIZES = (64, 96, 128, 160, 224)
-DATA = (128, 256, 512, 1024, 2048)
+BATCHES = (8, 16, 32, 64, 128)
+SIZES = (64, 128, 224)
+DATA = (256, 512, 1024)
 LR = 0.01
 
 
@@ -57,39 +57,35 @@ def main() -> None:
 
 
 def run(record: dict[str, Any], path: Path) -> None:
-    """Measures everything, and writes after each part."""
-    record["environment"] = environment()
+    """Measures what the record lacks, and writes after each part, so it can be stopped and repeated."""
+    record.setdefault("environment", environment())
     for source in SOURCES:
-        variants = ("plain", "ours", "bare", "unfused")
-        rounds = [{name: measured(__file__, name, source=source) for name in variants} for _ in range(ROUNDS)]
-        record.setdefault("epoch", {})[source] = rounds
-        write(record, path)
-    record["matmul"] = [measured(__file__, "matmul") for _ in range(ROUNDS)]
-    record["batch"] = [
-        {
-            "batch": batch,
-            **{name: measured(__file__, name, source="resnet18", batch=batch) for name in ("ours", "bare")},
-        }
-        for batch in BATCHES
-    ]
-    write(record, path)
-    record["size"] = [
-        {"size": size, **{name: measured(__file__, name, source="resnet18", size=size) for name in ("ours", "bare")}}
-        for size in SIZES
-    ]
-    write(record, path)
-    record["examples"] = [
-        {"examples": count, "ours": measured(__file__, "ours", source="resnet18", size=128, examples=count)}
-        for count in DATA
-    ]
-    record["processes"] = [
-        {
-            "processes": count,
-            "ours": measured(__file__, "ours", source="resnet18", size=128, examples=1024, processes=count),
-        }
-        for count in (1, 2)
-    ]
-    write(record, path)
+        if source not in record.setdefault("epoch", {}):
+            variants = ("plain", "ours", "bare", "unfused")
+            rounds = [{name: measured(__file__, name, source=source) for name in variants} for _ in range(ROUNDS)]
+            record["epoch"][source] = rounds
+            write(record, path)
+    parts = {
+        "matmul": lambda: [measured(__file__, "matmul") for _ in range(ROUNDS)],
+        "batch": lambda: [{"batch": batch, **both(batch=batch)} for batch in BATCHES],
+        "size": lambda: [{"size": size, **both(size=size)} for size in SIZES],
+        "examples": lambda: [{"examples": count, **alone(examples=count)} for count in DATA],
+        "processes": lambda: [{"processes": count, **alone(examples=1024, processes=count)} for count in (1, 2)],
+    }
+    for name, measure in parts.items():
+        if name not in record:
+            record[name] = measure()
+            write(record, path)
+
+
+def both(**case: int) -> dict[str, Any]:
+    """Ours and its limit."""
+    return {name: measured(__file__, name, source="resnet18", **case) for name in ("ours", "bare")}
+
+
+def alone(**case: int) -> dict[str, Any]:
+    """Ours on a small canvas."""
+    return {"ours": measured(__file__, "ours", source="resnet18", size=128, **case)}
 
 
 def agreement(record: dict[str, Any], path: Path) -> None:

@@ -263,3 +263,72 @@ def test_the_summary_reads_as_one_line() -> None:
         "1 BatchNorms folded, 1 convolutions fused, channels_last, float32: log-probabilities differ by"
     )
     assert "top-1 agreement 100%" in str(made.preparation)
+
+
+def test_images_go_in_parts_without_a_graph_and_together_with_one() -> None:
+    made = PreparedSource(source(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), Head(6))), "float32", micro_batch=2)
+    sizes: list[int] = []
+    made.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    images = torch.rand(5, 3, SIDE, SIDE)
+    with torch.no_grad():
+        parts = made(images)
+    assert sizes == [2, 2, 1]
+    whole = made(images.requires_grad_())
+    assert sizes[3:] == [5]
+    torch.testing.assert_close(parts, whole.detach())
+    assert made.at_once() == made.at_once(graph=True) == 2
+
+
+@pytest.mark.parametrize(("free", "without", "with_graph"), [(1 << 40, 32, None), (0, 1, 1)])
+def test_as_many_as_fit_into_half_of_the_free_memory_go_together(
+    free: int, without: int, with_graph: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "free_memory", lambda device: free)
+    made = PreparedSource(source(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), Head(6))), "float32")
+    assert made.at_once() == without
+    assert made.at_once(graph=True) == (with_graph or free // 2 // made._bytes)
+    # what the graph keeps: the ReLU's output of 6 x 14 x 14 float32, and little else
+    assert 6 * 14 * 14 * 4 <= made._bytes < 2 * 6 * 14 * 14 * 4 + 4096
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "tf32"}, r"source\.precision: tf32 is of CUDA devices, got cpu; use float32"),
+        ({"compile_mode": "fast"}, r"source\.compile_mode: expected null or one of default, .*, got 'fast'"),
+        ({"micro_batch": 0}, r"source\.micro_batch: expected a whole number >= 1 or null, got 0"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_wrong_choices_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PreparedSource(source(nn.Sequential(nn.Conv2d(3, 4, 3), Head(4))), **options)
+
+
+def test_a_network_that_cannot_be_traced_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class ByValue(Head):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.mean() > 100 else -x)
+
+    with caplog.at_level(logging.INFO, logger=prepared.__name__):
+        made = prepare_and_compare(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Sigmoid(), ByValue(6)))
+    assert made.preparation.fused == 0
+    assert "convolutions are not fused (TraceError" in caplog.text
+
+
+def test_a_fused_network_that_answers_otherwise_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 1.01 * self.network(x)
+
+    monkeypatch.setattr(prepared, "fuse", lambda network, *_: Wrong(network))
+    with caplog.at_level(logging.INFO, logger=prepared.__name__):
+        made = prepare_and_compare(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), Head(6)))
+    assert made.network is made.source.network
+    assert "convolutions are not fused, which changed the answers by 1.0e-02" in caplog.text
