@@ -27,7 +27,7 @@ ROUNDS = 3
 BATCH = 32
 DIRECTIONS = (1, 64)
 GROWING = (1, 8, 64)
-BATCHES = (8, 32, 64)
+BATCHES = (8, 32)
 EXAMPLES = {1: 320, 4: 128, 8: 96, 64: 32}  # of an epoch of ours
 
 

@@ -29,11 +29,11 @@ from benchmarking import Peak, composed, environment, measured, median, operator
 ROUNDS = 3
 SOURCES = ("resnet18", "resnet50")
 BATCH = 32
-EXAMPLES = {"resnet18": 1024, "resnet50": 512}  # of an epoch of ours
-PLAIN_BATCHES = {"resnet18": 6, "resnet50": 3}  # of each pass
-BATCHES = (8, 16, 32, 64, 128)
+EXAMPLES = {"resnet18": 768, "resnet50": 320}  # of an epoch of ours
+PLAIN_BATCHES = {"resnet18": 5, "resnet50": 2}  # of each pass
+BATCHES = (8, 32, 128)
 SIZES = (64, 128, 224)
-DATA = (256, 512, 1024)
+DATA = (256, 1024)
 LR = 0.01
 
 
