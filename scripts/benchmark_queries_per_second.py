@@ -79,27 +79,26 @@ def black_box(q: int, batch: int) -> dict[str, Any]:
     )
 
 
-def made(cfg: dict[str, Any], folder: Path):
-    """Module and training split of a configuration, with a ledger on disk."""
+def made(cfg: dict[str, Any], folder: Path, data):
+    """Module of a configuration, with a ledger on disk."""
     import torch
 
     from reprogram import build, sourcing
     from reprogram.sources.ledger import Ledger
 
-    data = build.task_data(cfg)
     ledger = Ledger(folder / "ledger.sqlite", ".", 1_000_000)
     ledger.begin()
     source = build.accessed(cfg, sourcing.source(cfg, "cpu", data.spec), ledger)
     model = build.classifier(cfg, source, data.spec, "cpu")
     counts = torch.ones(data.spec.num_classes)
-    return build.module(cfg, model, build.estimator(cfg, model.program), counts, 1000), data.splits["train"], ledger
+    return build.module(cfg, model, build.estimator(cfg, model.program), counts, 1000), ledger
 
 
 def ours(q: int, batch: int = BATCH) -> dict[str, float]:
     """One epoch of training, after one that is not counted."""
     import pytorch_lightning as pl
 
-    from reprogram import build, sourcing, trainers  # noqa: F401 - before memory is measured
+    from reprogram import build, sourcing, trainers  # noqa: F401 - imported before memory is measured
     from reprogram.data.loader import BatchLoader
 
     class Clock(pl.Callback):
@@ -111,13 +110,15 @@ def ours(q: int, batch: int = BATCH) -> dict[str, float]:
             self.asked = sum(ledger.spent().values()) - self.asked
 
     cfg = black_box(q, batch)
+    data = build.task_data(cfg)
+    examples = data.splits["train"].subset(range(max(batch, EXAMPLES[q])))
     with tempfile.TemporaryDirectory() as folder:
         peak = Peak()
-        module, examples, ledger = made(cfg, Path(folder))
+        module, ledger = made(cfg, Path(folder), data)
         clock = Clock()
         trainer = trainers.trainer(cfg, None, [clock], [], Path(folder))
-        trainer.fit(module, BatchLoader(examples.subset(range(max(batch, EXAMPLES[q]))), batch, True, 0))
-        assert clock.asked == max(batch, EXAMPLES[q]) * (q + 1)
+        trainer.fit(module, BatchLoader(examples, batch, True, 0))
+        assert clock.asked == len(examples) * (q + 1)
     return {"seconds_per_image": clock.seconds / clock.asked, "peak_mib": peak.mib()}
 
 
@@ -182,12 +183,15 @@ def profile(output: Path) -> None:
     """Operators of one step by their own time, as a text table."""
     import torch
 
+    from reprogram import build
     from reprogram.types import Batch
 
     lines = []
     for q in (1, 8):
         with tempfile.TemporaryDirectory() as folder:
-            module, examples, _ = made(black_box(q, BATCH), Path(folder))
+            cfg = black_box(q, BATCH)
+            data = build.task_data(cfg)
+            examples, (module, _) = data.splits["train"], made(cfg, Path(folder), data)
             optimizer = module.configure_optimizers()["optimizer"]
             rows = torch.arange(BATCH)
             batch = Batch(examples.images[rows], examples.targets[rows], torch.full((BATCH,), 1 / BATCH), rows)
