@@ -204,9 +204,10 @@ class PreparedSource(SourceModel):
     def _bytes_of_an_image(self) -> int:
         """What the graph of one image keeps."""
         kept: dict[int, int] = {}
+        weights = {weight.untyped_storage().data_ptr() for weight in self.parameters()}  # views of them are kept too
 
         def note(tensor: Tensor) -> Tensor:
-            if not isinstance(tensor, nn.Parameter):
+            if tensor.untyped_storage().data_ptr() not in weights:
                 kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
