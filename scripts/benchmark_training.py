@@ -10,7 +10,7 @@ else the machine does meets all alike. The data are HAM10000 at 64 pixels, place
 - ``plain``: an epoch of ILM-VP (``experiments/cnn/ilm_vp.py``, ``algorithms/flm_calculation.py``), and of BLM, SMM and
   AutoVP after it; written by us from its structure: images resized by PIL in two loader processes, float32, NCHW,
   BatchNorm as it comes, a pass over the training set for the label map, then the training pass.
-- ``ours``: an epoch of ``Trainer.fit`` with the module, trainer and mapping refresh of ``reprogram-train``; no validation.
+- ``ours``: an epoch of ``Trainer.fit`` with module, trainer and mapping refresh of ``reprogram-train``, unvalidated.
 - ``bare``: forward and backward (to the input) of the network that ours runs, on ready input: the limit.
 - ``unfused``: the same of the network folded, channels_last, in bfloat16, but left to PyTorch's own autograd.
 - ``matmul``: the largest rate of a product of two square matrices.
@@ -330,7 +330,8 @@ HEADING = """# White box: seconds of an epoch
 HAM10000 (64 pixels, placed at 168 of 224), frame program, label map from counts (ILM), batches of 32. `plain` is the
 loop that peers run, its label-map pass included; `ours` an epoch of `Trainer.fit`; `bare` forward and backward of the
 very network that ours runs, fused, on input that is ready, so the limit; `unfused` the same network, folded,
-channels_last and in the same precision, left to PyTorch and to the memory of the C library as it is. Medians of {rounds} rounds in which the variants take turns,
+channels_last and in the same precision, left to PyTorch and to the memory of the C library as it is.
+Medians of {rounds} rounds in which the variants take turns,
 each measurement a process of its own; ratios round by round (range in brackets). Memory: the peak of resident memory
 above what was resident before the network was made. Made by
 
