@@ -110,8 +110,7 @@ def classifier(cfg: Config, model: SourceModel, task: TaskSpec, device_type: str
     facts: SourceSpec = model.spec
     block = cfg["program"]
     if isinstance(block.get("encoder"), Mapping):
-        auto = "float32" if is_black_box(cfg) else "auto"  # what is sent must not depend on the hardware
-        block = {**block, "encoder": sourcing.beside(block["encoder"], "program.encoder", task, device_type, auto)}
+        block = {**block, "encoder": sourcing.beside(block["encoder"], "program.encoder", task, device_type)}
     program = call(block, "program", canvas=facts.image_size, support=task.support, seed=cfg["seed"])
     mapping = call(
         cfg["mapping"],

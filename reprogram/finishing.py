@@ -57,8 +57,10 @@ def finish(
         started: When it began, by ``time.monotonic``.
     """
     fitted = time.monotonic()
-    queries, source = dict(module.queries), module.classifier.source
+    queries = dict(module.queries)
     device = torch.device(trainers.device_type(cfg["trainer"]["accelerator"]))
+    source = sourcing.scoring_source(cfg, device.type, data.spec, module.classifier.source)
+    module.classifier.source = source
     criterion, batch_size = build.criterion(cfg), cfg["data"]["batch_size"]
     classifier = module.classifier.to(device).eval()
 

@@ -59,7 +59,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
     device_type = trainers.device_type(cfg["trainer"]["accelerator"])
-    source = sourcing.source(cfg, device_type, data.spec)
+    source = sourcing.training_source(cfg, device_type, data.spec)
     if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
         final_layer(sourcing.local_source(cfg, "cpu", data.spec))
     check_monitor(cfg["callbacks"]["monitor"], data.spec)

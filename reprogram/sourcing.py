@@ -9,7 +9,7 @@ from reprogram.instantiation import call, without
 from reprogram.memory import keep_freed_memory
 from reprogram.sources.base import SourceModel
 from reprogram.sources.network import NetworkSource
-from reprogram.sources.prepared import PreparedSource
+from reprogram.sources.prepared import PreparedSource, gains_from_bfloat16
 from reprogram.types import TaskSpec
 
 SPEED_KEYS = ("precision", "compile_mode", "checkpointing", "micro_batch")
@@ -19,14 +19,28 @@ Config = dict[str, Any]
 
 
 def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
-    """The frozen source model, prepared for its device unless ``source.prepare=false``."""
-    # behind a black box, a difference of bfloat16 losses is noise
+    """The frozen source model as results are scored by it, prepared for its device unless ``source.prepare=false``.
+
+    Unless a precision is asked for it computes in float32: bfloat16 turns over the decision on a few images in a
+    hundred, and not on the same ones on other hardware.
+    """
+    return _source(cfg["source"], "source", task, device_type)
+
+
+def training_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
+    """The same to train with: a gradient does not feel bfloat16, but behind a black box differences of losses would."""
     return _source(cfg["source"], "source", task, device_type, "float32" if is_black_box(cfg) else "auto")
+
+
+def scoring_source(cfg: Config, device_type: str, task: TaskSpec, trained: SourceModel) -> SourceModel:
+    """``source``, which may be the one that was trained with."""
+    same = is_black_box(cfg) or not gains_from_bfloat16(device_type)
+    return trained if same else source(cfg, device_type, task)
 
 
 def local_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
     """The local backbone that a user of a black box could use instead."""
-    return beside(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type, "auto")
+    return beside(cfg["evaluation"]["local_source"], "evaluation.local_source", task, device_type)
 
 
 def network(cfg: Config, task: TaskSpec) -> NetworkSource:
@@ -41,7 +55,9 @@ def network(cfg: Config, task: TaskSpec) -> NetworkSource:
     return made
 
 
-def _source(choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "") -> SourceModel:
+def _source(
+    choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "float32"
+) -> SourceModel:
     """A source from its block, on the fast path of a device where one is named."""
     if not isinstance(choice, Mapping):
         raise ConfigError(f"{key}: expected the keys of a source, got {choice!r}; choose one with +source@{key}=NAME")
@@ -67,9 +83,9 @@ def _source(choice: Config, key: str, task: TaskSpec, device_type: str | None = 
     return prepared
 
 
-def beside(choice: Config, key: str, task: TaskSpec, device_type: str, auto: str) -> SourceModel:
+def beside(choice: Config, key: str, task: TaskSpec, device_type: str) -> SourceModel:
     """A network that runs here, whatever the source is; an error tells it from the source."""
     try:
-        return _source(choice, key, task, device_type, auto)
+        return _source(choice, key, task, device_type)
     except ReprogramError as error:
         raise ConfigError(f"{key} cannot be made: {error}") from error

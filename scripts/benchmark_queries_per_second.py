@@ -14,15 +14,27 @@ ResNet-18 at 224 pixels in float32, the program a frame of resolution 8, as ``re
 - ``bare``: ``inference_mode`` forwards of the very network that ours runs, on input that is ready: the limit.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarking import Peak, composed, environment, measured, median, operators, ratio, timed, weights_of, write
+from benchmarking import (
+    Peak,
+    command_line,
+    composed,
+    environment,
+    measured,
+    median,
+    operators,
+    ratio,
+    read,
+    timed,
+    weights_of,
+    write,
+)
 
+FILE = "queries_per_second.json"
 ROUNDS = 3
 BATCH = 32
 DIRECTIONS = (1, 64)
@@ -31,26 +43,9 @@ BATCHES = (8, 32)
 EXAMPLES = {1: 320, 4: 128, 8: 96, 64: 32}  # of an epoch of ours
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "profile", "report", "one"))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--case", type=json.loads, help="of `one`: what a single process measures")
-    arguments = parser.parse_args()
-    path = arguments.output / "queries_per_second.json"
-    if arguments.action == "one":
-        print(json.dumps(MEASURES[arguments.case.pop("variant")](**arguments.case)))
-    elif arguments.action == "report":
-        report(json.loads(path.read_text()), arguments.output)
-    elif arguments.action == "profile":
-        profile(arguments.output)
-    else:
-        run(path)
-
-
-def run(path: Path) -> None:
+def run(output: Path) -> None:
     """Measures everything, and writes after each part."""
+    path = output / FILE
     record: dict[str, Any] = {"environment": environment(), "queries": {}}
     for q in DIRECTIONS:
         cases = {"ours": {"q": q}, "bare": {}, "plain": {"q": q}}
@@ -223,8 +218,9 @@ on {device}, PyTorch {torch}, {threads} threads, {date}. All numbers: `queries_p
 |---:|---:|---:|---:|---:|---:|"""
 
 
-def report(record: dict[str, Any], output: Path) -> None:
+def report(output: Path) -> None:
     """Writes ``queries_per_second.md`` and ``queries_per_second.png``."""
+    record = read(output / FILE)
     surroundings = record["environment"]
     facts = {name: surroundings[name] for name in ("command", "device", "threads", "date")}
     lines = [HEADING.format(rounds=ROUNDS, torch=surroundings["packages"]["torch"], **facts)]
@@ -270,4 +266,4 @@ MEASURES = {"ours": ours, "bare": bare, "plain": plain}
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, MEASURES, {"run": run, "profile": profile, "report": report})

@@ -16,48 +16,46 @@ else the machine does meets all alike. The data are HAM10000 at 64 pixels, place
 - ``matmul``: the largest rate of a product of two square matrices.
 """
 
-import argparse
-import json
 import os
+import statistics
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarking import Peak, composed, environment, measured, median, operators, ratio, timed, weights_of, write
+from benchmarking import (
+    Peak,
+    command_line,
+    composed,
+    environment,
+    measured,
+    median,
+    operators,
+    ratio,
+    read,
+    timed,
+    weights_of,
+    write,
+)
 
+FILE = "training.json"
 ROUNDS = 3
 SOURCES = ("resnet18", "resnet50")
 BATCH = 32
 EXAMPLES = {"resnet18": 768, "resnet50": 320}  # of an epoch of ours
 PLAIN_BATCHES = {"resnet18": 5, "resnet50": 2}  # of each pass
-BATCHES = (8, 32, 128)
+BATCHES = (8, 32, 64, 128)
 SIZES = (64, 128, 224)
 DATA = (256, 1024)
+AGREEMENT_SEEDS = range(5)
 LR = 0.01
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "agreement", "profile", "report", "one"))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--case", type=json.loads, help="of `one`: what a single process measures")
-    arguments = parser.parse_args()
-    path = arguments.output / "training.json"
-    if arguments.action == "one":
-        print(json.dumps(MEASURES[arguments.case.pop("variant")](**arguments.case)))
-    elif arguments.action == "report":
-        report(json.loads(path.read_text()), arguments.output)
-    elif arguments.action == "profile":
-        profile(arguments.output)
-    else:
-        record = json.loads(path.read_text()) if path.is_file() else {}
-        (run if arguments.action == "run" else agreement)(record, path)
-
-
-def run(record: dict[str, Any], path: Path) -> None:
+def run(output: Path) -> None:
     """Measures what the record lacks, and writes after each part, so it can be stopped and repeated."""
+    path = output / FILE
+    record = read(path)
     record.setdefault("environment", environment())
     for source in SOURCES:
         if source not in record.setdefault("epoch", {}):
@@ -88,7 +86,7 @@ def alone(**case: int) -> dict[str, Any]:
     return {"ours": measured(__file__, "ours", source="resnet18", size=128, **case)}
 
 
-def agreement(record: dict[str, Any], path: Path) -> None:
+def agreement(output: Path) -> None:
     """Trains in bfloat16 and in float32, and scores the test split with either."""
     import tempfile
 
@@ -98,34 +96,40 @@ def agreement(record: dict[str, Any], path: Path) -> None:
     from reprogram.evaluation.scoring import score
     from reprogram.runs import train
 
+    path = output / FILE
+    record = read(path)
     record["agreement"] = {}
     for mapping in ("linear", "frequency"):
-        with tempfile.TemporaryDirectory() as folder:
-            runs = {}
-            for precision in ("bfloat16", "float32"):
-                cfg = composed(
-                    "resnet18",
-                    *(f"mapping={mapping}", f"source.precision={precision}", f"run_dir={folder}/{precision}"),
-                    *("protocol.max_train=640", "protocol.max_val=200", "trainer.max_epochs=3"),
-                    "evaluation.baselines=[]",
+        found = record["agreement"][mapping] = []
+        for seed in AGREEMENT_SEEDS:
+            with tempfile.TemporaryDirectory() as folder:
+                runs = {}
+                for precision in ("auto", "float32"):
+                    cfg = composed(
+                        "resnet18",
+                        *(f"mapping={mapping}", f"source.precision={precision}", f"run_dir={folder}/{precision}"),
+                        *("protocol.max_train=640", "protocol.max_val=200", "trainer.max_epochs=3"),
+                        *("evaluation.baselines=[]", f"seed={seed}"),
+                    )
+                    runs[precision] = train(cfg)
+                trained, data = runs["auto"].classifier, build.task_data(cfg)
+                scores = {}
+                for precision in ("bfloat16", "float32"):
+                    cfg["source"]["precision"] = precision
+                    trained.source = sourcing.source(cfg, "cpu", data.spec)
+                    scores[precision] = score(trained, data.splits["test"], "test", 32, torch.device("cpu")).scores
+                same = scores["bfloat16"].argmax(1) == scores["float32"].argmax(1)
+                found.append(
+                    {
+                        "seed": seed,
+                        "test_accuracy": {name: run.metrics["test"]["accuracy"]["value"] for name, run in runs.items()},
+                        "top_1_agreement": float(same.mean()),
+                        "test_images": len(same),
+                        "largest_difference_of_a_probability": float(abs(scores["bfloat16"] - scores["float32"]).max()),
+                    }
                 )
-                runs[precision] = train(cfg)
-            trained = runs["bfloat16"].classifier
-            data = build.task_data(cfg)
-            scored = {}
-            for precision in ("bfloat16", "float32"):
-                cfg["source"]["precision"] = precision
-                trained.source = sourcing.source(cfg, "cpu", data.spec)
-                scored[precision] = score(trained, data.splits["test"], "test", 32, torch.device("cpu")).scores
-            same = scored["bfloat16"].argmax(1) == scored["float32"].argmax(1)
-            record["agreement"][mapping] = {
-                "test_accuracy": {name: found.metrics["test"]["accuracy"] for name, found in runs.items()},
-                "top_1_agreement": float(same.mean()),
-                "test_images": len(same),
-                "largest_difference_of_a_probability": float(abs(scored["bfloat16"] - scored["float32"]).max()),
-            }
-            print(mapping, record["agreement"][mapping], flush=True)
-            write(record, path)
+                print(mapping, found[-1], flush=True)
+                write(record, path)
 
 
 # --- what a single process measures ---------------------------------------------------------------------------------
@@ -235,7 +239,7 @@ def ours(
     data: TaskData = build.task_data(cfg)
     train = data.splits["train"].subset(range(examples))
     peak = Peak()
-    model = build.classifier(cfg, sourcing.source(cfg, "cpu", data.spec), data.spec, "cpu")
+    model = build.classifier(cfg, sourcing.training_source(cfg, "cpu", data.spec), data.spec, "cpu")
     estimator = build.estimator(cfg, model.program)
     steps = 2 * -(-examples // batch)
     module = build.module(cfg, model, estimator, torch.ones(data.spec.num_classes), steps)
@@ -307,7 +311,7 @@ def profile(output: Path) -> None:
     for source in SOURCES:
         cfg = composed(source, "mapping=frequency", f"data.batch_size={BATCH}")
         data = build.task_data(cfg)
-        model = build.classifier(cfg, sourcing.source(cfg, "cpu", data.spec), data.spec, "cpu")
+        model = build.classifier(cfg, sourcing.training_source(cfg, "cpu", data.spec), data.spec, "cpu")
         module = build.module(cfg, model, build.estimator(cfg, model.program), torch.ones(data.spec.num_classes), 99)
         optimizer = module.configure_optimizers()["optimizer"]
         rows = torch.arange(BATCH)
@@ -341,8 +345,9 @@ on {device}, PyTorch {torch}, {threads} threads, {date}. All numbers: `training.
 """
 
 
-def report(record: dict[str, Any], output: Path) -> None:
+def report(output: Path) -> None:
     """Writes ``training.md`` and ``training.png``."""
+    record = read(output / FILE)
     surroundings = record["environment"]
     facts = {name: surroundings[name] for name in ("command", "device", "threads", "date")}
     lines = [HEADING.format(rounds=ROUNDS, torch=surroundings["packages"]["torch"], **facts)]
@@ -360,14 +365,7 @@ def report(record: dict[str, Any], output: Path) -> None:
         )
     peak = max(one["bfloat16"] for one in record["matmul"])
     lines += ["", _of_the_peak(record, peak), "", "## Against float32", ""]
-    for mapping, found in record.get("agreement", {}).items():
-        accuracies = ", ".join(f"{name} {value['value']:.3f}" for name, value in found["test_accuracy"].items())
-        lines.append(
-            f"- {mapping} mapping, ResNet-18, 640 training images, three epochs: test accuracy {accuracies}; the "
-            f"program trained in bfloat16, scored in either precision: top-1 agreement "
-            f"{found['top_1_agreement']:.1%} of {found['test_images']} images, probabilities differ by at most "
-            f"{found['largest_difference_of_a_probability']:.3f}."
-        )
+    lines += [_agreement(mapping, found) for mapping, found in record.get("agreement", {}).items()]
     lines += ["", "## As the work grows (ResNet-18)", "", "![](training.png)", ""]
     lines += ["| batch | ours, images/s | of the limit | peak MiB, ours / bare |", "|---:|---:|---:|---:|"]
     lines += [_grown(row, "batch") for row in record["batch"]]
@@ -382,6 +380,23 @@ def report(record: dict[str, Any], output: Path) -> None:
     (output / "training.md").write_text("\n".join(lines) + "\n")
     _draw(record, output / "training.png")
     print("\n".join(lines))
+
+
+def _agreement(mapping: str, found: list[dict[str, Any]]) -> str:
+    """What bfloat16 changes, over the seeds."""
+
+    def listed(values: Iterable[float]) -> str:
+        return ", ".join(f"{value:.3f}" for value in values)
+
+    accuracies = {name: [one["test_accuracy"][name] for one in found] for name in ("auto", "float32")}
+    means = {name: statistics.mean(values) for name, values in accuracies.items()}
+    stayed = listed(one["top_1_agreement"] for one in found)
+    return (
+        f"- {mapping} mapping, ResNet-18, 640 training images, three epochs, {len(found)} seeds: test accuracy trained "
+        f"in bfloat16 {means['auto']:.3f} ({listed(accuracies['auto'])}), in float32 {means['float32']:.3f} "
+        f"({listed(accuracies['float32'])}), both scored in float32 as runs do. Scored in bfloat16 instead, {stayed} "
+        f"of the {found[0]['test_images']} decisions stay."
+    )
 
 
 def _of_the_peak(record: dict[str, Any], peak: float) -> str:
@@ -435,4 +450,4 @@ MEASURES = {"plain": plain, "ours": ours, "bare": bare, "unfused": unfused, "mat
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, MEASURES, {"run": run, "agreement": agreement, "profile": profile, "report": report})

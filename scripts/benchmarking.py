@@ -1,5 +1,6 @@
 """What the speed benchmarks share: a process for each measurement, peak memory, profiles, and what is beside them."""
 
+import argparse
 import json
 import os
 import statistics
@@ -11,6 +12,23 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 5.0  # of one measurement of a bare network
+
+
+def command_line(
+    description: str | None,
+    measures: dict[str, Callable[..., dict[str, float]]],
+    actions: dict[str, Callable[[Path], None]],
+) -> None:
+    """Runs the action that is named, with the folder of the results, or ``one`` measurement for ``measured``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=(*actions, "one"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--case", type=json.loads, help="of `one`: what a single process measures")
+    arguments = parser.parse_args()
+    if arguments.action == "one":
+        print(json.dumps(measures[arguments.case.pop("variant")](**arguments.case)))
+    else:
+        actions[arguments.action](arguments.output)
 
 
 def measured(script: str, variant: str, **case: Any) -> dict[str, float]:
@@ -104,6 +122,11 @@ def environment() -> dict[str, Any]:
     found["device"] = f"{processor.split(':')[1].strip()}, {os.cpu_count()} cores, {units}"
     found["command"] = f"REPROGRAM_ASSETS=DIR python scripts/{Path(sys.argv[0]).name} {sys.argv[1]}"
     return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What was measured so far."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def write(record: dict[str, Any], path: Path) -> None:

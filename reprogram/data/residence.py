@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Residence(ABC):
-    """Gives the batches of one split on one device; what is asked of it never makes the host wait for the device.
+    """Gives the batches of one split on one device; once made, it never makes the host wait for the device.
 
     Attributes:
         examples: The split.

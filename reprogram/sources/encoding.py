@@ -37,8 +37,8 @@ def encode(images: Tensor, encoding: str, jpeg_quality: int = 90) -> Tensor:
     """
     if not resolution(encoding):
         return images
-    levels = (images * 255).round()
+    levels = (images * 255).round_()  # in place from here on: canvases are large
     if encoding == "jpeg":
         files = encode_jpeg(list(levels.to("cpu", torch.uint8)), quality=jpeg_quality)
         levels = torch.stack(decode_jpeg(files, mode=ImageReadMode.RGB)).to(images)
-    return levels / 255
+    return levels.div_(255)

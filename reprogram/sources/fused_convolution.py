@@ -126,7 +126,7 @@ class FusedConvolution(nn.Module):
             part = whole[:, :, top : top + rows, left : left + columns]
             if list(part.shape[2:]) != [rows, columns]:
                 part = nn.functional.pad(part, (0, columns - part.shape[3], 0, rows - part.shape[2]))
-            return nn.functional.pixel_shuffle(part, self.phases)[:, :, : size[0], : size[1]]
+            return _interleaved(part, self.phases)[:, :, : size[0], : size[1]]
         rest = (self.stride, self.padding, self.dilation, False, [0, 0], self.groups, [True, False, False])
         return torch.ops.aten.convolution_backward(gradient, x, self.convolution.weight, None, *rest)[0]
 
@@ -174,6 +174,13 @@ def masked(gradient: Tensor, output: Tensor, bounds: Bounds) -> Tensor:
     else:
         found = torch.ops.aten.hardtanh_backward(gradient, output, *bounds)
     return found
+
+
+def _interleaved(phases: Tensor, stride: int) -> Tensor:
+    """``pixel_shuffle``, which is slow to write with few channels last: these come first."""
+    batch, channels, rows, columns = phases.shape
+    by_phase = phases.view(batch, channels // stride**2, stride, stride, rows, columns)
+    return by_phase.permute(0, 1, 4, 2, 5, 3).reshape(batch, -1, rows * stride, columns * stride)
 
 
 def _pack_anew(layer: FusedConvolution, _: object) -> None:
