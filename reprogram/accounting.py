@@ -108,12 +108,13 @@ def recorded_queries(counted: dict[str, int], source: SourceModel, access: dict[
     """The ``queries`` of ``metrics.json``: from the ledger of a black box, else images as the run counted them."""
     found = source.queries()
     if found is None:
-        return {**counted, "total": sum(counted.values()), "uncertain": 0, "budget": None, "cost": None}
+        return {**counted, "total": sum(counted.values()), "uncertain": 0, "retried": 0, "budget": None, "cost": None}
     total = sum(found.values())
     return {
         **found,
         "total": total,
         "uncertain": source.uncertain,
+        "retried": source.retried,
         "budget": access["query_budget"],
         "cost": cost(total, access["price_per_1000"]),
     }

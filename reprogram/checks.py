@@ -9,7 +9,7 @@ import numpy as np
 from reprogram.errors import ConfigError
 from reprogram.evaluation import metrics
 from reprogram.instantiation import bind
-from reprogram.types import TaskSpec
+from reprogram.types import SourceSpec, TaskSpec
 
 NUMBERS = (  # group, key, what is expected, from, below
     ("callbacks", "min_delta", "a number >= 0", 0, math.inf),
@@ -110,6 +110,19 @@ def check_black_box(cfg: Mapping[str, Any]) -> None:
         raise ConfigError(
             "estimator: expected one that works from scores, got backprop: access=black_box hides the gradient; "
             "choose estimator=two_sided"
+        )
+
+
+def check_scores(source: SourceSpec, needed: bool) -> None:
+    """Refuses an estimator that labels alone tell nothing.
+
+    Raises:
+        ConfigError: Naming those that can use them.
+    """
+    if needed and not source.scores:
+        raise ConfigError(
+            f"estimator: expected nes or cma_es, since {source.name} gives a label without a score: small changes of "
+            "the program change nothing"
         )
 
 

@@ -19,6 +19,8 @@ import yaml
 from reprogram.artefact import write_json
 from reprogram.errors import RunError
 
+RUN_DIR_VARIABLE = "REPROGRAM_RUN_DIR"  # tells the other processes of a run where the first one writes
+
 SCHEMA_VERSION = 2
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "scikit-learn", "numpy")
 

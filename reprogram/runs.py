@@ -17,15 +17,16 @@ from omegaconf import DictConfig
 
 from reprogram import build, sourcing, trainers
 from reprogram.accounting import announce_plan, open_account, query_plan
-from reprogram.checks import check, check_monitor, is_black_box
+from reprogram.checks import check, check_monitor, check_scores, is_black_box
 from reprogram.data.base import TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.data.splits import limit
+from reprogram.discovery import discovered, is_open, with_found_classes
 from reprogram.distributed import is_first_process
 from reprogram.errors import QueryBudgetExceeded
 from reprogram.evaluation.baselines import Baselines
 from reprogram.finishing import RunResult, finish, judged_by
-from reprogram.records import RunDirectory
+from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
 from reprogram.sources.base import SourceModel
 from reprogram.sources.features import final_layer
 from reprogram.training.candidates import check_checkpoints
@@ -33,8 +34,6 @@ from reprogram.training.length import total_steps
 from reprogram.training.module import ReprogrammingModule
 
 log = logging.getLogger(__name__)
-
-RUN_DIR_VARIABLE = "REPROGRAM_RUN_DIR"  # tells the other processes of a run where the first one writes
 
 
 def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
@@ -52,6 +51,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     started = time.monotonic()
     cfg = _resumed(build.plain(cfg))
     check(cfg)
+    cfg = with_found_classes(cfg)
     if is_black_box(cfg) and cfg["access"]["ledger"] is not None:  # the same from wherever the run is continued
         cfg["access"] = {**cfg["access"], "ledger": str(Path(cfg["access"]["ledger"]).expanduser().absolute())}
     asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
@@ -74,13 +74,16 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     account = build.ledger(cfg, directory.path) if is_black_box(cfg) else None
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, device_type)
     estimator = build.estimator(cfg, classifier.program)
+    check_scores(source.spec, estimator.needs_scores)
     plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
+    train_split = data.splits["train"]
+    primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
+    if account is not None and is_open(cfg, source) and not cfg["access"]["dry_run"]:
+        return train(discovered(cfg, directory, account, classifier, primed))
     if plan is not None and not _is_child():
         announce_plan(plan, cfg["access"], source)
         if cfg["access"]["dry_run"]:
             return None
-    train_split = data.splits["train"]
-    primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
     steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
     module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)

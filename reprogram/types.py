@@ -19,6 +19,7 @@ class SourceSpec:
         class_names: One name for each of the K_s source classes, in output order.
         feature_dim: Width of the penultimate features, or ``None`` when they cannot be reached.
         differentiable: Whether a gradient can flow through the source to its input.
+        scores: Whether it says how sure it is; else its best class alone.
     """
 
     name: str
@@ -26,6 +27,7 @@ class SourceSpec:
     class_names: tuple[str, ...]
     feature_dim: int | None = None
     differentiable: bool = True
+    scores: bool = True
 
     @property
     def num_classes(self) -> int:

@@ -176,14 +176,16 @@ def test_the_record_is_the_ledger_s_or_the_run_s_own_count() -> None:
     source = embedded_source()
     counted = {"train": 5, "mapping": 2}
     assert recorded_queries(counted, source, {"_target_": None}) == {
-        "train": 5, "mapping": 2, "total": 7, "uncertain": 0, "budget": None, "cost": None,
+        "train": 5, "mapping": 2, "total": 7, "uncertain": 0, "retried": 0, "budget": None,
+        "cost": None,
     }  # fmt: skip
     ledger = Ledger(None, "run", 1000)
     with ledger.purpose("train"):
         ledger.spend(9)
     ledger.begin()  # the nine were in flight
     assert recorded_queries(counted, BlackBox(source, ledger), ACCESS | {"price_per_1000": 4.0}) == {
-        **dict.fromkeys(PURPOSES, 0), "train": 9, "total": 9, "uncertain": 9, "budget": 1000, "cost": 0.036,
+        **dict.fromkeys(PURPOSES, 0), "train": 9, "total": 9, "uncertain": 9, "retried": 0, "budget": 1000,
+        "cost": 0.036,
     }  # fmt: skip
 
 

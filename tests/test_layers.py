@@ -18,6 +18,7 @@ BELOW_TRAINING = GROUND | MODELS | {"regularizers", "classifier", "objective", "
 COMPOSERS = {
     "accounting",
     "checks",
+    "discovery",
     "instantiation",
     "build",
     "sourcing",
@@ -51,7 +52,8 @@ LAYERS: dict[str, set[str]] = {
     "instantiation": {"errors"},
     "checks": {"errors", "evaluation", "instantiation", "types"},
     "reports": GROUND | {"evaluation", "checks", "records"},
-    "commands": BELOW_COMMANDS | {"reports"},
+    "serving": BELOW_COMMANDS,
+    "commands": BELOW_COMMANDS | {"reports", "serving"},
     "__init__": BELOW_COMMANDS,
 }
 HYDRA_ROOMS = {"build", "runs", "commands"}
@@ -127,7 +129,11 @@ def test_every_imported_library_is_declared(tmp_path: Path) -> None:
     extras = project["optional-dependencies"]
     requirements = [
         *project["dependencies"],
-        *(one for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "timm") for one in extras[name]),
+        *(
+            one
+            for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "serve", "timm")
+            for one in extras[name]
+        ),
     ]
     declared = {re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in requirements}
     assert undeclared(PACKAGE, declared) == set()

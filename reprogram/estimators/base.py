@@ -29,6 +29,11 @@ class GradientEstimator(nn.Module, ABC):
         return False
 
     @property
+    def needs_scores(self) -> bool:
+        """Whether losses must change a little where the program does; else a source that gives labels alone will do."""
+        return True
+
+    @property
     @abstractmethod
     def queries_per_example(self) -> int:
         """Images the source is sent for each example of a batch, known before the step."""

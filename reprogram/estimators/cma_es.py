@@ -68,6 +68,11 @@ class CMAES(GradientEstimator):
         return True
 
     @property
+    def needs_scores(self) -> bool:
+        """No: it compares points far enough apart for labels to differ."""
+        return False
+
+    @property
     def queries_per_example(self) -> int:
         """The population."""
         return self.population

@@ -63,6 +63,11 @@ class NES(GradientEstimator):
         self.smoothing, self.shaping = smoothing, shaping
 
     @property
+    def needs_scores(self) -> bool:
+        """No: it compares points far enough apart for labels to differ."""
+        return False
+
+    @property
     def queries_per_example(self) -> int:
         """2 Q: both samples of every pair."""
         return 2 * self.directions.count

@@ -51,7 +51,12 @@ class SourceModel(nn.Module, ABC):
 
     @property
     def uncertain(self) -> int:
-        """Counted queries that a crash may have kept from being sent."""
+        """Counted queries that may not have been charged: a crash or an outage leaves that open."""
+        return 0
+
+    @property
+    def retried(self) -> int:
+        """Counted queries that brought no usable answer, so that the images were sent again."""
         return 0
 
     def train(self, mode: bool = True) -> Self:

@@ -2,19 +2,25 @@
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from reprogram.errors import ConfigError, OracleError, ReprogramError, ShapeError
+from reprogram.errors import ConfigError, OracleError, QueryBudgetExceeded, ReprogramError, ShapeError
 from reprogram.sources.base import SourceModel
 from reprogram.sources.encoding import encode, resolution
 from reprogram.sources.ledger import Ledger
+from reprogram.sources.remote import RemoteSource
 from reprogram.sources.reported import as_reported
 
+log = logging.getLogger(__name__)
+
 STORES = ("auto", "on", "off")
+
+DRIFT = 0.01  # of a probability: more than rounding and another batch do
 
 
 class BlackBox(SourceModel):
@@ -30,13 +36,14 @@ class BlackBox(SourceModel):
         decimals: Decimals of a reported probability, 1..15; ``None``: not rounded.
         encoding: How images are sent: ``float``, ``png`` or ``jpeg``.
         jpeg_quality: 1..100, for ``jpeg``.
-        store: Whether answers are kept and used again: ``on``, ``off``, or ``auto``: on where queries are priced, else
-            for all purposes but training, whose images hardly ever come back.
-        micro_batch: Most images sent at once, >= 1: what a crash can leave uncertain.
+        store: Whether answers are kept and used again: ``on``, ``off``, or ``auto``: on where queries are priced or
+            the source is elsewhere, else for all purposes but training, whose images hardly ever come back.
+        micro_batch: Most images sent at once, >= 1: what a crash can leave uncertain. A remote source has limits of
+            its own.
         priced: Whether a query costs money.
 
     Raises:
-        ConfigError: If a value is out of range.
+        ConfigError: If a value is out of range, or a remote source sends images in another encoding.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class BlackBox(SourceModel):
             raise ConfigError(f"access.micro_batch: expected a whole number >= 1, got {micro_batch}")
         resolution(encoding)
         as_reported(torch.zeros(0, source.spec.num_classes), top_k, decimals)
+        if isinstance(source, RemoteSource) and encoding != source.encoding:
+            raise ConfigError(f"source.encoding: expected access.encoding={encoding}, got {source.encoding}")
         self.spec = dataclasses.replace(source.spec, differentiable=False, feature_dim=None)
         self.source = source.requires_grad_(False)
         self.preparation = getattr(source, "preparation", None)
@@ -67,6 +76,7 @@ class BlackBox(SourceModel):
         self.top_k, self.decimals = top_k, decimals
         self.encoding, self.jpeg_quality = encoding, jpeg_quality
         self.store, self.micro_batch, self.priced = store, micro_batch, priced
+        self._drift = source.drift_check if isinstance(source, RemoteSource) else 0  # images still to be asked again
 
     @property
     def fingerprint(self) -> str:
@@ -87,9 +97,14 @@ class BlackBox(SourceModel):
         return self.ledger.uncertain
 
     @property
+    def retried(self) -> int:
+        """From the ledger."""
+        return self.ledger.retried
+
+    @property
     def stores_training(self) -> bool:
         """Whether answers to training steps are kept, so that a run that was cut off repeats them at no cost."""
-        return self.store == "on" or (self.store == "auto" and self.priced)
+        return self.store == "on" or (self.store == "auto" and (self.priced or isinstance(self.source, RemoteSource)))
 
     def at_once(self, graph: bool = False) -> int:
         """That of the source; there is no graph."""
@@ -97,7 +112,7 @@ class BlackBox(SourceModel):
         return self.source.at_once()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Asks for the scores of images, in micro-batches; the answer has no graph.
+        """Asks for the scores of images, of a local source in micro-batches; the answer has no graph.
 
         Raises:
             ShapeError: If these are no images of the canvas in [0, 1]; nothing is sent then.
@@ -109,8 +124,12 @@ class BlackBox(SourceModel):
             return images.new_zeros(0, self.spec.num_classes)
         dtype = torch.promote_types(images.dtype, torch.float32)
         with torch.inference_mode():
-            parts = torch.split(images.detach(), self.micro_batch)
-            answers = torch.cat([self._ask(encode(part, self.encoding, self.jpeg_quality)) for part in parts])
+            images = images.detach()
+            if isinstance(self.source, RemoteSource):  # which makes JPEG files of 8-bit images itself
+                answers = self._ask(encode(images, "float" if self.encoding == "float" else "png"))
+            else:
+                parts = torch.split(images, self.micro_batch)
+                answers = torch.cat([self._ask(encode(part, self.encoding, self.jpeg_quality)) for part in parts])
             log_probs = as_reported(answers, self.top_k, self.decimals).to(images.device, dtype)
         log_probs = log_probs.clone()  # an ordinary tensor: those of inference mode cannot be used in a graph
         assert not log_probs.requires_grad
@@ -138,16 +157,27 @@ class BlackBox(SourceModel):
         if self.store == "off" or not (self.stores_training or self.ledger.current_purpose != "train"):
             return self._send(images, ())
         keys = self._keys(images)
-        known = self.ledger.look_up(keys)
+        stored = self.ledger.look_up(keys)
+        known = dict(zip(stored, self._read(list(stored.values())), strict=True))
+        if known and self._drift:
+            self._check_drift([image for image, key in zip(images, keys, strict=True) if key in known], known, keys)
         rows = {key: row for row, key in enumerate(keys) if key not in known}  # equal images are asked once
         if rows:
             known |= zip(rows, self._send(images[list(rows.values())], list(rows)).cpu(), strict=True)
         return torch.stack([known[key] for key in keys])
 
+    def _read(self, answers: Sequence[bytes]) -> Sequence[Tensor]:
+        """Stored answers, each as log-probabilities [K_s] float32."""
+        if isinstance(self.source, RemoteSource):
+            return list(self.source.read(answers))
+        return [torch.frombuffer(bytearray(answer), dtype=torch.float32) for answer in answers]
+
     def _send(self, images: Tensor, keys: Sequence[bytes]) -> Tensor:
         """Counts, sends, checks; stores every usable answer under its key, if there are keys."""
+        if isinstance(self.source, RemoteSource):
+            return self.source.read(self.source.ask(images.cpu(), _Bookings(self.ledger, keys)))
         expected = [len(images), self.spec.num_classes]
-        usable: dict[bytes, Tensor] = {}
+        usable: dict[bytes, bytes] = {}
         self.ledger.spend(len(images))
         try:
             answer: Tensor = self.source(images)
@@ -156,18 +186,38 @@ class BlackBox(SourceModel):
                 raise self._unusable(f"expected {expected[1]} log-probabilities per image, {expected}, got {got}")
             answer = answer.float()
             finite = answer.isfinite().all(dim=1)
-            usable = {key: row for key, row, good in zip(keys, answer.cpu(), finite.tolist(), strict=False) if good}
+            rows = zip(keys, answer.cpu().numpy(), finite.tolist(), strict=False)
+            usable = {key: row.tobytes() for key, row, good in rows if good}
             if not finite.all():
                 what = "NaN" if answer.isnan().any() else "infinity"
                 bad = f"{int((~finite).sum())} of {len(images)} images"
                 raise self._unusable(f"expected finite log-probabilities, got {what} in the scores of {bad}")
         except Exception as error:
-            self.ledger.keep(usable, settled=False)  # a run that is continued asks for the others again
+            self.ledger.keep(usable, settled=0)  # a run that is continued asks for the others again
             if isinstance(error, ReprogramError):
                 raise
             raise self._unusable(f"the source failed ({type(error).__name__}: {error})") from error
         self.ledger.keep(usable)
         return answer
+
+    def _check_drift(self, images: Sequence[Tensor], known: dict[bytes, Tensor], keys: Sequence[bytes]) -> None:
+        """Asks for some answers again that are stored, once a run, and warns if they have changed."""
+        assert isinstance(self.source, RemoteSource)
+        count, self._drift = self._drift, 0
+        asked, stored = torch.stack(list(images[:count])), [known[key] for key in keys if key in known][:count]
+        try:
+            with self.asked_for("other"):
+                now = self.source.read(self.source.ask(asked.cpu(), _Bookings(self.ledger, ())))
+        except (OracleError, QueryBudgetExceeded) as error:  # what is stored can be used all the same
+            log.warning("%s: whether stored answers still hold was not checked: %s", self.spec.name, error)
+            return
+        change = (now.exp() - torch.stack(stored).exp()).abs().max().item()
+        if change > DRIFT:
+            log.warning(
+                "%s: of %d stored answers asked for again a probability has changed by %.3f: the model may have been "
+                "replaced; access.store=off asks anew",
+                *(self.spec.name, len(asked), change),
+            )
 
     def _keys(self, images: Tensor) -> list[bytes]:
         prefix = hashlib.sha256(f"{self.fingerprint} {self.encoding} ".encode())
@@ -183,3 +233,24 @@ class BlackBox(SourceModel):
             f"{self.spec.name}: {what}; see to the source and continue the run with resume=RUN_DIR: nothing paid for "
             "is lost, what was sent is counted and what was stored is not asked again"
         )
+
+
+class _Bookings:
+    """The account of one question to a remote source: see ``Account``."""
+
+    def __init__(self, ledger: Ledger, keys: Sequence[bytes]) -> None:
+        self._ledger, self._keys = ledger, keys
+        self._covered = 0  # images under way that the run's reservation covered
+
+    def sent(self, images: int) -> None:
+        self._covered += self._ledger.spend(images)
+
+    def answered(self, rows: Sequence[int], answers: Sequence[bytes]) -> None:
+        self._covered = max(0, self._covered - len(rows))
+        kept = {self._keys[row]: answer for row, answer in zip(rows, answers, strict=True)} if self._keys else {}
+        self._ledger.keep(kept, settled=len(rows))
+
+    def failed(self, images: int, charged: bool | None) -> None:
+        covered = min(images, self._covered)
+        self._covered -= covered
+        self._ledger.fail(images, charged, covered)

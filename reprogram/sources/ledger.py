@@ -2,37 +2,19 @@
 
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from reprogram.errors import ConfigError, QueryBudgetExceeded, RunError
+from reprogram.errors import ConfigError, QueryBudgetExceeded
+from reprogram.sources.account_file import AccountFile
 
 PURPOSES = ("train", "mapping", "validation", "test", "baseline", "other")
 """What an image may be sent for."""
 
-BUSY_SECONDS = 60.0
-"""How long a process waits for the others; a transaction takes a fraction of a millisecond."""
-
 CHUNK = 500  # keys of one SQL statement; SQLite's oldest limit is 999
 
-SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS queries (
-    run TEXT, purpose TEXT, spent INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (run, purpose));
-CREATE TABLE IF NOT EXISTS in_flight (
-    process TEXT PRIMARY KEY, run TEXT NOT NULL, purpose TEXT NOT NULL, images INTEGER NOT NULL,
-    lost INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, log_probs BLOB NOT NULL);
-COMMIT;
-"""
 SUMS = "SELECT COALESCE(SUM(spent), 0), COALESCE(SUM(reserved), 0) FROM queries"
 
 
@@ -41,6 +23,7 @@ class Ledger:
 
     Several processes of several runs of one machine may share one file; what all of them spend and reserve counts
     against the budget. After a crash: the oracle's own count <= ``total`` <= the oracle's count + ``uncertain``.
+    Several threads may use it, as long as one at a time says what images are for.
 
     Args:
         path: SQLite file, made when first used; ``None``: in memory, for one process only.
@@ -58,7 +41,7 @@ class Ledger:
         self.path, self.run, self.budget = path, run, budget
         self._purpose = "other"
         self._name = uuid.uuid4().hex
-        self._connections: dict[int, sqlite3.Connection] = {}  # by process: a forked child leaves its parent's alone
+        self._file = AccountFile(path)
 
     @property
     def current_purpose(self) -> str:
@@ -84,13 +67,13 @@ class Ledger:
         Images that its processes had in flight when they died, or when the oracle failed, become uncertain; its old
         reservations are dropped.
         """
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("UPDATE in_flight SET lost = 1 WHERE run = ?", (self.run,))
             connection.execute("UPDATE queries SET reserved = 0 WHERE run = ?", (self.run,))
 
     def knows_run(self) -> bool:
         """Whether this run has reserved or spent anything, ever."""
-        return bool(self._rows("SELECT 1 FROM queries WHERE run = ? LIMIT 1", self.run))
+        return bool(self._file.rows("SELECT 1 FROM queries WHERE run = ? LIMIT 1", self.run))
 
     def reserve(self, amounts: Mapping[str, int]) -> None:
         """Sets this run's reservations for the given purposes, all or none; those for other purposes stay.
@@ -100,7 +83,7 @@ class Ledger:
             QueryBudgetExceeded: If what is spent and what everybody reserves would pass the budget.
         """
         assert min(amounts.values(), default=0) >= 0
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.executemany(
                 "INSERT INTO queries (run, purpose, reserved) VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET reserved = excluded.reserved",
@@ -121,22 +104,24 @@ class Ledger:
 
     def release(self) -> None:
         """Drops this run's reservations, and lets go of the file until it is used again."""
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("UPDATE queries SET reserved = 0 WHERE run = ?", (self.run,))
-        if self.path is not None:
-            self._connections.pop(os.getpid()).close()  # the last to close leaves one file, without a log beside it
+        self._file.close()
 
-    def spend(self, count: int) -> None:
+    def spend(self, count: int) -> int:
         """Counts images under the current purpose and as in flight; to be called before they are sent.
 
         This run's reservation for the purpose is used up first; the rest must be free.
+
+        Returns:
+            How many of them the reservation covered.
 
         Raises:
             QueryBudgetExceeded: If the budget does not allow it; then nothing is counted.
         """
         assert count >= 0
         row = (self.run, self._purpose)
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             spent, reserved = connection.execute(SUMS).fetchone()
             own = connection.execute("SELECT reserved FROM queries WHERE run = ? AND purpose = ?", row).fetchone()
             covered = min(count, own[0] if own else 0)
@@ -154,49 +139,91 @@ class Ledger:
                 "ON CONFLICT DO UPDATE SET images = images + excluded.images",
                 (self._process, *row, count),
             )
+        return covered
 
-    def keep(self, answers: Mapping[bytes, Tensor], settled: bool = True) -> None:
-        """Stores answers, float32 [K_s] log-probabilities by key, and settles if so wished, in one transaction."""
-        rows = [(key, answer.cpu().numpy().tobytes()) for key, answer in answers.items()]
-        with self._transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
-            if settled:
-                connection.execute("DELETE FROM in_flight WHERE process = ?", (self._process,))
+    def keep(self, answers: Mapping[bytes, bytes], settled: int | None = None) -> None:
+        """Stores answers by key, and takes so many images out of flight (``None``: all), in one transaction."""
+        with self._file.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers.items())
+            self._land(connection, settled)
 
-    def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
-        """The stored answers, float32 [K_s] log-probabilities, to those of the keys that have one."""
-        found: dict[bytes, Tensor] = {}
+    def fail(self, count: int, charged: bool | None, covered: int = 0) -> None:
+        """Takes images out of flight that got no usable answer.
+
+        Args:
+            count: How many.
+            charged: Whether they are paid for. If not, they are counted no more; ``None``: unknown, they stay counted
+                and are uncertain.
+            covered: How many of them the reservation covered: it gets them back if they are not paid for.
+        """
+        with self._file.transaction() as connection:
+            self._land(connection, count)
+            if charged is False:
+                connection.execute(
+                    "UPDATE queries SET spent = spent - ?, reserved = reserved + ? WHERE run = ? AND purpose = ?",
+                    (count, covered, self.run, self._purpose),
+                )
+                return
+            connection.execute(
+                "INSERT INTO failures (run, purpose, charged, unclear) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET charged = charged + excluded.charged, unclear = unclear + excluded.unclear",
+                (self.run, self._purpose, count if charged else 0, 0 if charged else count),
+            )
+
+    def look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The stored answers to those of the keys that have one."""
+        found: dict[bytes, bytes] = {}
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
             marks = ",".join("?" * len(part))
-            for key, answer in self._rows(f"SELECT key, log_probs FROM answers WHERE key IN ({marks})", *part):
-                found[key] = torch.frombuffer(bytearray(answer), dtype=torch.float32)
+            found |= self._file.rows(f"SELECT key, log_probs FROM answers WHERE key IN ({marks})", *part)
         return found
 
     def spent(self) -> dict[str, int]:
         """Queries of this run, for every purpose."""
-        counts = dict(self._rows("SELECT purpose, spent FROM queries WHERE run = ?", self.run))
+        counts = dict(self._file.rows("SELECT purpose, spent FROM queries WHERE run = ?", self.run))
         return {purpose: counts.get(purpose, 0) for purpose in PURPOSES}
 
     def total(self) -> int:
         """Queries of all runs in the file."""
-        return int(self._rows(SUMS)[0][0])
+        return int(self._file.rows(SUMS)[0][0])
 
     def free(self) -> int | None:
         """Queries neither spent nor reserved by anybody; ``None`` without a budget."""
-        return None if self.budget is None else max(0, self.budget - sum(self._rows(SUMS)[0]))
+        return None if self.budget is None else max(0, self.budget - sum(self._file.rows(SUMS)[0]))
 
     def lost(self) -> dict[str, int]:
-        """Counted queries of this run that no answer was stored for, because a process died, by purpose."""
-        rows = self._rows(
-            "SELECT purpose, SUM(images) FROM in_flight WHERE run = ? AND lost GROUP BY purpose", self.run
+        """Counted queries of this run that got no usable answer, by purpose: a process died, or the oracle failed."""
+        rows = self._file.rows(
+            "SELECT purpose, SUM(images) FROM (SELECT purpose, images FROM in_flight WHERE run = ? AND lost "
+            "UNION ALL SELECT purpose, charged + unclear FROM failures WHERE run = ?) GROUP BY purpose",
+            self.run,
+            self.run,
         )
         return dict.fromkeys(PURPOSES, 0) | dict(rows)
 
     @property
+    def retried(self) -> int:
+        """Counted queries of this run that the oracle answered with nothing usable, though it may charge them."""
+        rows = self._file.rows("SELECT COALESCE(SUM(charged + unclear), 0) FROM failures WHERE run = ?", self.run)
+        return int(rows[0][0])
+
+    @property
     def uncertain(self) -> int:
-        """Counted queries of this run that may never have reached the oracle, because a process died."""
-        return sum(self.lost().values())
+        """Counted queries of this run that may not have been charged: a process died, or the oracle said nothing."""
+        rows = self._file.rows(
+            "SELECT (SELECT COALESCE(SUM(images), 0) FROM in_flight WHERE run = ? AND lost) + "
+            "(SELECT COALESCE(SUM(unclear), 0) FROM failures WHERE run = ?)",
+            self.run,
+            self.run,
+        )
+        return int(rows[0][0])
+
+    def _land(self, connection: sqlite3.Connection, images: int | None) -> None:
+        if images is not None:
+            connection.execute("UPDATE in_flight SET images = images - ? WHERE process = ?", (images, self._process))
+        bound = "" if images is None else " AND images <= 0"
+        connection.execute(f"DELETE FROM in_flight WHERE process = ?{bound}", (self._process,))
 
     @property
     def _process(self) -> str:
@@ -211,53 +238,6 @@ class Ledger:
             used=spent,
             budget=self.budget,
         )
-
-    def _rows(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-        with self._connection() as connection:
-            return connection.execute(statement, arguments).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """The right to write, from the start (a reader that turns writer could be refused); undone by an error."""
-        with self._connection() as connection, connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """This process's connection; what SQLite refuses becomes our error."""
-        process = os.getpid()
-        try:
-            if process not in self._connections:
-                if self.path is None and self._connections:
-                    raise RunError("ledger: one in memory is for one process, got a second; set access.ledger=FILE")
-                self._connections[process] = _connect(self.path)
-            yield self._connections[process]
-        except (sqlite3.Error, OSError) as error:
-            raise RunError(
-                f"access.ledger: expected a writable SQLite file of this package at {self.path or 'memory'}, got "
-                f"'{error}'; see to disk space and permissions, or choose another file with access.ledger=FILE"
-            ) from error
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
-    # A write-ahead log with synchronous=NORMAL is written at each commit but not flushed to the disk: what is
-    # committed survives the death (SIGKILL) of the process, and a power cut costs the last commits at most.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:  # the timeout does not cover this change of mode, and a neighbour may be making it
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    connection.executescript(SCHEMA)
-    return connection
 
 
 def _known(purpose: str) -> str:

@@ -20,7 +20,7 @@ GROUPS = (
 )
 NOT_OF_THE_TARGET = {
     "program": ("defaults",),
-    "source": SOURCE_KEYS,
+    "source": (*SOURCE_KEYS, "defaults"),
     "access": ACCESS_KEYS,
     "data": (*DATA_KEYS, "defaults"),
     "protocol": (*PROTOCOL_KEYS, "defaults"),
@@ -46,8 +46,11 @@ def configs(group: str) -> list[Path]:
 
 def block(path: Path) -> dict[str, Any]:
     """The arguments of one config's target; a scheduler may have none."""
-    values = OmegaConf.to_container(OmegaConf.load(path))
+    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     assert isinstance(values, dict)
+    shared = [path.with_name(f"{name}.yaml") for name in values.get("defaults", ()) if isinstance(name, str)]
+    for file in filter(Path.is_file, shared):
+        values = {**block(file), **values}
     group = path.relative_to(CONFIGS).parts[0]
     return {str(key): value for key, value in values.items() if key not in NOT_OF_THE_TARGET.get(group, ())}
 

@@ -2,15 +2,17 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from http_services import LABELS, SERVICES, SIZE
 from leaves import CONFIGS, FACTS, GROUPS, SOURCE_CLASSES, block, configs, each, mapping, target
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from scoring_stub import serving
 from tiny_clip import CONFIG, save_clip
 from torch import Tensor, nn
 
@@ -35,6 +37,7 @@ from reprogram.sources.ledger import Ledger
 from reprogram.sources.module import module_source
 from reprogram.sources.network import fingerprint
 from reprogram.sources.prepared import PreparedSource
+from reprogram.sources.remote import RemoteSource
 from reprogram.types import TaskSpec
 
 ALL = [path for group in GROUPS for path in configs(group) if block(path)["_target_"] is not None]
@@ -480,14 +483,27 @@ def choices(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
 
 @pytest.fixture(params=["plain", "prepared"])
-def source(request: pytest.FixtureRequest, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SourceModel:
+def source(
+    request: pytest.FixtureRequest, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SourceModel]:
     torch.manual_seed(0)
-    made = call({**block(config), **choices(config.stem, folder, monkeypatch)}, "source")
-    if request.param == "plain":
-        return made
-    if "prepare" not in OmegaConf.load(config):
+    if request.param == "prepared" and "prepare" not in OmegaConf.load(config):
         pytest.skip("cannot be rewritten")
-    return PreparedSource(made, "float32")
+    if config.stem in SERVICES:
+        script, chosen = SERVICES[config.stem]
+        values = block(config)
+        with serving(script) as stub:
+            here = {
+                "url": stub.url,
+                "encoding": "png",
+                "jpeg_quality": 90,
+                "image_size": list(SIZE),
+                "classes": list(LABELS),
+            }
+            yield call({**values, **here, "adapter": {**values["adapter"], **chosen}}, "source")
+        return
+    made = call({**block(config), **choices(config.stem, folder, monkeypatch)}, "source")
+    yield made if request.param == "plain" else PreparedSource(made, "float32")
 
 
 def images_for(made: SourceModel, count: int = 3) -> Tensor:
@@ -545,7 +561,8 @@ def test_a_differentiable_source_passes_the_gradient_to_the_pixels(config: Path,
 def test_a_program_learns_around_a_source(config: Path, source: SourceModel) -> None:
     task = TaskSpec("toy", ("a", "b"), (10, 8))
     program, mapping = FullProgram(source.spec.image_size, resolution=2), LinearMapping(source.spec.num_classes, 2)
-    seen = source if source.spec.differentiable else BlackBox(source, Ledger(None, "run"))
+    encoding = source.encoding if isinstance(source, RemoteSource) else "float"
+    seen = source if source.spec.differentiable else BlackBox(source, Ledger(None, "run"), encoding=encoding)
     model, images = ReprogrammedClassifier(program, seen, mapping, task), torch.rand(2, 3, 10, 8)
     objective = BatchObjective(model, CrossEntropy(), images, torch.tensor([0, 1]), torch.ones(2), torch.arange(2))
     estimator = Backprop() if source.spec.differentiable else TwoSided(num_directions=4)

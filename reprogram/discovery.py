@@ -1,0 +1,67 @@
+"""The class list of an API that reports labels but does not say which there are."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reprogram.checks import is_black_box
+from reprogram.classifier import ReprogrammedClassifier
+from reprogram.data.base import Examples
+from reprogram.data.loader import BatchLoader
+from reprogram.errors import ConfigError
+from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
+from reprogram.sources.ledger import Ledger
+from reprogram.sources.remote import RemoteSource
+from reprogram.training.mapping_refresh import observe_once
+
+log = logging.getLogger(__name__)
+
+
+def is_open(cfg: dict[str, Any], source: object) -> bool:
+    """Whether the source's classes are still to be found out."""
+    return is_black_box(cfg) and isinstance(source, RemoteSource) and source.has_open_classes
+
+
+def with_found_classes(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the classes that an earlier process of the same run found, if there was one."""
+    run_dir = cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE)
+    if "classes" not in cfg["source"] or cfg["source"]["classes"] is not None or run_dir is None:
+        return cfg
+    directory = RunDirectory(Path(run_dir))
+    found = directory.read_config()["source"].get("classes") if directory.config_file.is_file() else None
+    return {**cfg, "source": {**cfg["source"], "classes": found}}
+
+
+def discovered(
+    cfg: dict[str, Any],
+    directory: RunDirectory,
+    account: Ledger,
+    classifier: ReprogrammedClassifier,
+    primed: Examples,
+) -> dict[str, Any]:
+    """Asks about the training images that the mapping is fitted on; the labels in the answers become the classes.
+
+    The answers are stored: the fit asks for them again at no cost.
+
+    Raises:
+        ConfigError: If answers are not stored, so that they would be paid for twice.
+        QueryBudgetExceeded: If the budget does not allow it.
+    """
+    if cfg["access"]["store"] == "off":
+        raise ConfigError("source.classes: the API does not say, and access.store=off keeps no answers; give a list")
+    source = classifier.source.source
+    assert isinstance(source, RemoteSource)
+    directory.lock()
+    try:
+        account.begin()
+        loader = BatchLoader(primed, cfg["data"]["batch_size"], shuffle=False, seed=0)
+        observe_once(classifier, classifier.mapping, loader, torch.device("cpu"))
+    finally:
+        account.release()
+        directory.unlock()
+    names = sorted(source.labels)
+    log.info("classes  %d labels in the answers to %d images: %s", len(names), len(primed), ", ".join(names[:8]))
+    return {**cfg, "source": {**cfg["source"], "classes": names}}

@@ -1,0 +1,227 @@
+"""Requests to one host: concurrent, paced, tried again, and nothing sent that the account does not know of."""
+
+import asyncio
+import logging
+import random
+import ssl
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from reprogram.errors import OracleError, QueryBudgetExceeded
+from reprogram.sources.http import failures
+from reprogram.sources.http.adapter import Reply, Request, UnusableReply
+from reprogram.sources.http.failures import Failure
+from reprogram.sources.http.pacing import Pace
+from reprogram.sources.remote import Account
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
+
+FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time, at random between that and its half
+LONGEST_ASKED = 3600.0  # a service that wants more patience than these seconds is not waited for
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: another request ended the question
+    """Nothing more is to be sent."""
+
+
+class Client:
+    """One event loop in a thread of its own; its methods block.
+
+    Args:
+        url: Where requests go, and nothing else does: redirects and proxies of the environment are refused.
+        headers: Of every request, the key among them.
+        secret: Never to be shown; it is blotted out where a reply repeats it.
+        concurrency: Most requests under way, >= 1.
+        pace: When they may leave.
+        timeout: Seconds to connect, to send, and between two parts of a reply.
+        attempts: Of one request, >= 1.
+        longest_wait: Seconds between two of them, at most.
+        free: Statuses of replies that are not charged.
+        verify: Certificates to trust.
+        proxy: Address of one, or none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: dict[str, str],
+        secret: str | None,
+        concurrency: int,
+        pace: Pace,
+        timeout: float,
+        attempts: int,
+        longest_wait: float,
+        free: tuple[int, ...],
+        verify: ssl.SSLContext | bool = True,
+        proxy: str | None = None,
+    ) -> None:
+        self.url, self._secret = url.rstrip("/"), secret
+        self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
+        self._proven = False  # whether there was ever a usable answer: before, what does not fit never will
+        self._loop = asyncio.new_event_loop()
+        self._slots, self._stop = asyncio.Semaphore(concurrency), asyncio.Event()
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        self._http = httpx.AsyncClient(
+            headers=headers, timeout=timeout, limits=limits, verify=verify, proxy=proxy, trust_env=False
+        )
+        self._thread = threading.Thread(target=self._loop.run_forever, name="reprogram-http", daemon=True)
+        self._thread.start()
+
+    def ask(self, request: Request) -> Reply:
+        """One request without images, tried again like all.
+
+        Raises:
+            OracleError: If no reply of success came.
+        """
+        return self._wait_for(self._tried(self._exchange, request))
+
+    def send(
+        self,
+        requests: Sequence[tuple[Callable[[], Request], Sequence[int]]],
+        account: Account,
+        read: Callable[[Reply, Sequence[int]], list[bytes]],
+    ) -> list[bytes]:
+        """Sends requests, each with the rows of its images, and books what they cost and what came back.
+
+        The first of all goes alone: a wrong key or address is found out before others follow it.
+
+        Args:
+            requests: Each is made when its turn comes, so that not all files lie in memory.
+            account: Hears of each attempt.
+            read: Answers, as they are to be kept, from a reply and its rows; refuses with ``UnusableReply``.
+
+        Returns:
+            The answers of all rows, in the order of the rows.
+
+        Raises:
+            OracleError: If a request failed for good.
+            QueryBudgetExceeded: Of the account.
+        """
+        return self._wait_for(self._all(requests, account, read))
+
+    def close(self) -> None:
+        """Closes its connections and ends its thread."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._http.aclose(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
+
+    async def _all(self, requests: Any, account: Account, read: Any) -> list[bytes]:
+        self._stop.clear()
+        answers: dict[int, bytes] = {}
+
+        async def one(make: Callable[[], Request], rows: Sequence[int]) -> None:
+            try:
+                async with self._slots:  # kept between attempts: in an outage no others follow, to be paid in vain
+                    request = await asyncio.to_thread(make)  # files take milliseconds
+                    found = await self._tried(self._booked, request, rows, account, read)
+            except BaseException:
+                self._stop.set()  # the others finish what they have sent, and send nothing more
+                raise
+            answers.update(zip(rows, found, strict=True))
+
+        started = 0
+        if not self._proven:
+            await one(*requests[0])
+            started = 1
+        outcomes = await asyncio.gather(*(one(*request) for request in requests[started:]), return_exceptions=True)
+        errors = [found for found in outcomes if isinstance(found, BaseException)]
+        for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
+            raise error
+        return [answers[row] for row in sorted(answers)]
+
+    async def _booked(
+        self,
+        request: Request,
+        rows: Sequence[int],
+        account: Account,
+        read: Callable[[Reply, Sequence[int]], list[bytes]],
+    ) -> list[bytes]:
+        """One attempt, in the account before it leaves and after it came back."""
+        await self._pace.turn(len(rows))
+        if self._stop.is_set():
+            raise _Stopped
+        account.sent(len(rows))
+        try:
+            reply = await self._exchange(request)
+            try:
+                answers = read(reply, rows)
+            except UnusableReply as error:
+                raise Failure(self._blotted(str(error)), again=self._proven, charged=True) from error
+        except Failure as failure:
+            account.failed(len(rows), failure.charged)
+            raise
+        account.answered(rows, answers)
+        self._proven = True
+        self._pace.succeeded()
+        return answers
+
+    async def _exchange(self, request: Request) -> Reply:
+        url = f"{self.url}/{request.path}" if request.path else self.url
+        # a key of its own for each attempt: a proxy that repeats a request is found out, we never ask for less
+        headers = {**request.headers, "Idempotency-Key": uuid.uuid4().hex}
+        try:
+            response = await self._http.request(request.method, url, content=request.content, headers=headers)
+        except httpx.TransportError as error:
+            raise failures.of_transport(error) from error
+        failure = failures.of_status(response, self._free, self._proven)
+        if failure is not None:
+            failure.what = self._blotted(failure.what)
+            raise failure
+        return Reply(response.content, dict(response.headers))
+
+    async def _tried(self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
+        retrying = AsyncRetrying(
+            stop=self._gives_up,
+            retry=retry_if_exception(self._may_help),
+            wait=self._wait,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(attempt, *arguments)
+
+    def _gives_up(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        patient = self._proven or (isinstance(error, Failure) and error.reached)
+        return state.attempt_number >= (self._attempts if patient else min(2, self._attempts))
+
+    def _may_help(self, error: BaseException) -> bool:
+        if not isinstance(error, Failure):
+            return False
+        self._pace.failed(error.wait)
+        return error.again and (error.wait or 0) <= LONGEST_ASKED and not self._stop.is_set()
+
+    def _wait(self, state: RetryCallState) -> float:
+        doubled: float = min(self._longest_wait, FIRST_WAIT * 2 ** (state.attempt_number - 1))
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.wait if isinstance(error, Failure) and error.wait is not None else 0.0
+        return max(asked, doubled * random.uniform(0.5, 1))
+
+    async def _sleep(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _blotted(self, text: str) -> str:
+        return text.replace(self._secret, "***") if self._secret else text
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except (OracleError, QueryBudgetExceeded):
+            raise
+        except BaseException:  # Ctrl-C: what is under way is paid for, and its answers are kept
+            self._loop.call_soon_threadsafe(self._stop.set)
+            future.exception()
+            raise

@@ -1,0 +1,64 @@
+"""What is kept of an answer, and what it says about all classes."""
+
+import pytest
+import torch
+
+from reprogram.sources.http.adapter import Answer, UnusableReply
+from reprogram.sources.http.answers import Reader, pack, unpack
+
+LABELS = Reader("toy", ("a", "b", "c", "d", "other"), "probabilities")
+
+
+def probabilities(reader: Reader, *answers: Answer) -> torch.Tensor:
+    return reader.log_probs([pack(answer) for answer in answers]).double().exp()
+
+
+@pytest.mark.parametrize("answer", [{"a": 0.25, "überraschung": 0.5}, {}, {"\0": 1.0}])
+def test_labels_survive_being_kept(answer: dict[str, float]) -> None:
+    assert unpack(pack(answer)) == answer
+
+
+def test_vectors_survive_being_kept() -> None:
+    vector = torch.randn(7)
+    found = unpack(pack(vector))
+    assert isinstance(found, torch.Tensor)
+    assert torch.equal(found, vector)
+
+
+@pytest.mark.parametrize("outputs", ["logits", "probabilities", "log_probabilities"])
+def test_vectors_are_what_the_adapter_says(outputs: str) -> None:
+    expected = torch.tensor([0.2, 0.5, 0.3])
+    vector = {"logits": expected.log() + 4, "probabilities": expected, "log_probabilities": expected.log()}[outputs]
+    torch.testing.assert_close(probabilities(Reader("toy", "abc", outputs), vector)[0], expected.double())
+
+
+def test_what_is_left_is_spread_but_nobody_passes_the_smallest_reported() -> None:
+    found = probabilities(LABELS, {"a": 0.7, "b": 0.15}, {"a": 0.4, "b": 0.1}, {"a": 1.0})
+    torch.testing.assert_close(found[0], torch.tensor([0.7, 0.15, 0.05, 0.05, 0.05]).double())
+    torch.testing.assert_close(found[1], torch.tensor([4, 1, 1, 1, 1]).double() / 8)
+    torch.testing.assert_close(found[2, 1:], torch.full((4,), 0.25e-6).double(), rtol=1e-4, atol=0)
+
+
+def test_a_reported_zero_is_no_impossible_class() -> None:
+    found = probabilities(LABELS, {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0, "other": 0.0})
+    assert found[0, 1:].min() > 1e-8
+
+
+def test_scores_of_several_labels_need_not_sum_to_one() -> None:
+    found = probabilities(LABELS, {"a": 0.9, "b": 0.8, "c": 0.3})
+    torch.testing.assert_close(found[0, :3], torch.tensor([0.45, 0.4, 0.15]).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (torch.tensor([1.0, 2.0]), "expected 3 scores of an image, got 2"),
+        (torch.tensor([0.5, float("nan"), 0.5]), "expected finite scores, got NaN"),
+        (torch.tensor([0.5, float("inf"), 0.5]), "expected finite scores"),
+        (torch.tensor([0.5, 0.9, 0.5]), "of sum one"),
+        ({"a": float("nan")}, "expected finite scores"),
+    ],
+)
+def test_what_cannot_be_used_is_not_kept(answer: Answer, message: str) -> None:
+    with pytest.raises(UnusableReply, match=message):
+        Reader("toy", "abc", "probabilities").check(answer)
