@@ -127,9 +127,13 @@ class Routes(LitSpec):  # type: ignore[misc]  # LitServe has no types
             raise RefusedError(f"expected the model '{self.facts.name}', got {name!r:.80}", 404)
 
     async def _body(self, request: Request) -> bytes:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
+        body, more = bytearray(), True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":  # nobody reads the reply, and nothing is to be logged
+                raise RefusedError("the client went away before its request was complete", 400)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
             if len(body) > self._most_bytes:
                 raise RefusedError(f"expected a body of at most {self._most_bytes} bytes; set max_megabytes", 413)
         return bytes(body)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,6 +215,21 @@ def test_a_wrong_request_gets_one_message_and_costs_nothing(
     assert (reply.status_code, reply.headers["content-type"]) == (status, "application/json")
     assert message in reply.text
     assert server.charged() == before
+
+
+def test_a_client_that_goes_away_is_no_matter(server: Server, client: httpx.Client) -> None:
+    before = server.said()
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /classify HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {KEY}\r\nContent-Length: 1000\r\n\r\n"
+        connection.sendall(head.encode() + b"half")
+    assert wait_until(lambda: 'status="400"' in counted(client, "/classify"))
+    assert server.said() == before
+
+
+def counted(client: httpx.Client, path: str) -> str:
+    lines = client.get("/metrics").text.splitlines()
+    return "\n".join(line for line in lines if line.startswith(f'reprogram_requests_total{{path="{path}"'))
 
 
 def test_without_the_key_there_is_health_and_nothing_else(server: Server) -> None:

@@ -1,12 +1,15 @@
 """Faults on purpose: at their rates, the same for the same seed, and nothing where there are none."""
 
 import asyncio
+import inspect
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from reprogram.errors import ConfigError
 from reprogram.serving.faults import KEY, Faults, FaultyReplies, spoil
@@ -155,3 +158,10 @@ def test_scores_are_spoilt() -> None:
     assert np.isnan(spoilt).tolist() == [[False, True, False], [False, False, False]]
     assert spoil(answer, "duplicate") is answer
     assert np.isfinite(answer.scores).all()
+
+
+def test_the_config_shows_every_rate_with_its_default() -> None:
+    file = Path(__file__).parents[2] / "configs" / "serve.yaml"
+    shown = yaml.safe_load(file.read_text(encoding="utf-8"))["faults"]
+    assert shown.pop("_target_") == f"{Faults.__module__}.{Faults.__name__}"
+    assert shown == {name: found.default for name, found in inspect.signature(Faults).parameters.items()}

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from reprogram.sources.reported import LEAST_UNREPORTED
 
 log = logging.getLogger(__name__)
 
+VECTOR = b"\0"  # no JSON begins so
 OTHER = "other"
 """Name of the source class of all labels that are not in the list."""
 
@@ -22,16 +24,8 @@ OTHER = "other"
 def pack(answer: Answer) -> bytes:
     """An answer as it is kept: JSON of the labels, or float32 numbers after a zero."""
     if isinstance(answer, Tensor):
-        return b"\0" + answer.numpy().astype(np.float32).tobytes()
+        return VECTOR + answer.numpy().astype(np.float32).tobytes()
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def unpack(kept: bytes) -> Answer:
-    """The answer that was kept."""
-    if kept[:1] == b"\0":
-        return torch.from_numpy(np.frombuffer(kept, np.float32, offset=1).copy())
-    found: dict[str, float] = json.loads(kept)
-    return found
 
 
 class Reader:
@@ -52,25 +46,24 @@ class Reader:
         self._places = {label: place for place, label in enumerate(classes)}
         self._warns = warn
 
-    def check(self, answer: Answer) -> None:
+    def check(self, answers: Sequence[Answer]) -> None:
         """Refuses what must not be kept.
 
         Raises:
             UnusableReply: If a score is NaN or infinite, or their number is not K_s.
         """
-        if isinstance(answer, Tensor):
-            if len(answer) != len(self._places):
-                raise UnusableReply(f"expected {len(self._places)} scores of an image, got {len(answer)}")
-            finite = bool(answer.isfinite().all())
-        else:
-            finite = all(np.isfinite(score) for score in answer.values())
-        if not finite:
+        vectors = [answer for answer in answers if isinstance(answer, Tensor)]
+        for vector in vectors:
+            if len(vector) != len(self._places):
+                raise UnusableReply(f"expected {len(self._places)} scores of an image, got {len(vector)}")
+        scores = torch.stack(vectors).float() if vectors else torch.zeros(0, len(self._places))
+        said = (score for answer in answers if not isinstance(answer, Tensor) for score in answer.values())
+        if not (scores.isfinite().all() and all(map(math.isfinite, said))):
             raise UnusableReply("expected finite scores, got NaN or infinity")
-        if isinstance(answer, Tensor):
-            try:
-                log_probabilities(answer[None], self.outputs, self.name)
-            except SourceError as error:
-                raise UnusableReply(str(error)) from error
+        try:
+            log_probabilities(scores, self.outputs, self.name)
+        except SourceError as error:
+            raise UnusableReply(str(error)) from error
 
     def log_probs(self, kept: Sequence[bytes]) -> Tensor:
         """Kept answers as log-probabilities [B, K_s] float32.
@@ -79,13 +72,20 @@ class Reader:
         though none of these gets more than the smallest reported one. Then all is renormalised: the scores of a
         service with several labels an image need not sum to one.
         """
-        answers = [unpack(one) for one in kept]
-        rows = [self._row(answer) for answer in answers]
-        return torch.stack(rows) if rows else torch.zeros(0, len(self._places))
+        classes = len(self._places)
+        if not kept:
+            return torch.zeros(0, classes)
+        if kept[0][:1] != VECTOR:
+            return torch.stack([self._row(json.loads(one)) for one in kept])
+        vectors = [np.frombuffer(one, np.float32, offset=1) for one in kept]
+        if any(len(vector) != classes for vector in vectors):
+            raise SourceError(
+                f"{self.name}: expected stored answers of {classes} scores, got others: the model has changed; choose "
+                "another access.ledger"
+            )
+        return log_probabilities(torch.from_numpy(np.stack(vectors)), self.outputs, self.name)
 
-    def _row(self, answer: Answer) -> Tensor:
-        if isinstance(answer, Tensor):
-            return log_probabilities(answer[None], self.outputs, self.name)[0]
+    def _row(self, answer: Mapping[str, float]) -> Tensor:
         classes = len(self._places)
         reported = torch.zeros(classes, dtype=torch.float64)
         said = torch.zeros(classes, dtype=torch.bool)

@@ -6,9 +6,9 @@ import random
 import ssl
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -24,7 +24,9 @@ from reprogram.sources.remote import Account
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
+
+ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5.0)
+HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": f"reprogram httpx/{httpx.__version__}"}
 
 FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time, at random between that and its half
 LONGEST_ASKED = 3600.0  # a service that wants more patience than these seconds is not waited for
@@ -62,18 +64,25 @@ class Client:
         attempts: int,
         longest_wait: float,
         free: tuple[int, ...],
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext,
         proxy: str | None = None,
     ) -> None:
         self.url, self._secret = url.rstrip("/"), secret
         self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
         self._proven = False  # whether there was ever a usable answer: before, what does not fit never will
-        self._loop = asyncio.new_event_loop()
-        self._slots, self._stop = asyncio.Semaphore(concurrency), asyncio.Event()
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        self._http = httpx.AsyncClient(
-            headers=headers, timeout=timeout, limits=limits, verify=verify, proxy=proxy, trust_env=False
-        )
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
+        self._headers, self._urls = {**HEADERS, **headers}, dict[str, httpx.URL]()
+        self._timeouts = {"timeout": httpx.Timeout(timeout).as_dict()}
+        # A pool of one connection for each request under way: httpx looks through all connections of a pool, twice a
+        # request. Transports keep no cookies and follow nobody.
+        self._connections = [
+            httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=ONE, proxy=proxy)
+            for _ in range(concurrency)
+        ]
+        self._free_ones: asyncio.LifoQueue[httpx.AsyncHTTPTransport] = asyncio.LifoQueue()
+        for connection in self._connections:
+            self._free_ones.put_nowait(connection)
+        self._ahead = asyncio.Semaphore(concurrency)  # requests that are made while others are under way
         self._thread = threading.Thread(target=self._loop.run_forever, name="reprogram-http", daemon=True)
         self._thread.start()
 
@@ -83,7 +92,7 @@ class Client:
         Raises:
             OracleError: If no reply of success came.
         """
-        return self._wait_for(self._tried(self._exchange, request))
+        return self._wait_for(self._asked(request))
 
     def send(
         self,
@@ -112,7 +121,7 @@ class Client:
     def close(self) -> None:
         """Closes its connections and ends its thread."""
         if self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._http.aclose(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
@@ -123,9 +132,14 @@ class Client:
 
         async def one(make: Callable[[], Request], rows: Sequence[int]) -> None:
             try:
-                async with self._slots:  # kept between attempts: in an outage no others follow, to be paid in vain
+                async with self._ahead:
+                    if self._stop.is_set():
+                        raise _Stopped
                     request = await asyncio.to_thread(make)  # files take milliseconds
-                    found = await self._tried(self._booked, request, rows, account, read)
+                    connection = await self._free_ones.get()
+                # kept between attempts: in an outage no others follow, to be paid in vain
+                with self._returned(connection):
+                    found = await self._tried(self._booked, connection, request, rows, account, read)
             except BaseException:
                 self._stop.set()  # the others finish what they have sent, and send nothing more
                 raise
@@ -141,8 +155,25 @@ class Client:
             raise error
         return [answers[row] for row in sorted(answers)]
 
+    async def _asked(self, request: Request) -> Reply:
+        connection = await self._free_ones.get()
+        with self._returned(connection):
+            return await self._tried(self._exchange, connection, request)
+
+    @contextmanager
+    def _returned(self, connection: httpx.AsyncHTTPTransport) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._free_ones.put_nowait(connection)
+
+    async def _hang_up(self) -> None:
+        for connection in self._connections:
+            await connection.aclose()
+
     async def _booked(
         self,
+        connection: httpx.AsyncHTTPTransport,
         request: Request,
         rows: Sequence[int],
         account: Account,
@@ -154,7 +185,7 @@ class Client:
             raise _Stopped
         account.sent(len(rows))
         try:
-            reply = await self._exchange(request)
+            reply = await self._exchange(connection, request)
             try:
                 answers = read(reply, rows)
             except UnusableReply as error:
@@ -167,13 +198,20 @@ class Client:
         self._pace.succeeded()
         return answers
 
-    async def _exchange(self, request: Request) -> Reply:
-        url = f"{self.url}/{request.path}" if request.path else self.url
+    async def _exchange(self, connection: httpx.AsyncHTTPTransport, request: Request) -> Reply:
+        url = self._urls.get(request.path)
+        if url is None:
+            url = self._urls[request.path] = httpx.URL(f"{self.url}/{request.path}" if request.path else self.url)
         # a key of its own for each attempt: a proxy that repeats a request is found out, we never ask for less
-        headers = {**request.headers, "Idempotency-Key": uuid.uuid4().hex}
+        headers = {**self._headers, **request.headers, "Idempotency-Key": uuid.uuid4().hex}
+        sent = httpx.Request(request.method, url, headers=headers, content=request.content, extensions=self._timeouts)
         try:
-            response = await self._http.request(request.method, url, content=request.content, headers=headers)
-        except httpx.TransportError as error:
+            response = await connection.handle_async_request(sent)
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        except (httpx.TransportError, httpx.DecodingError) as error:
             raise failures.of_transport(error) from error
         failure = failures.of_status(response, self._free, self._proven)
         if failure is not None:

@@ -45,8 +45,8 @@ class Failure(OracleError):  # noqa: N818 - one attempt, not yet the error of a 
         return self.what
 
 
-def of_transport(error: httpx.TransportError) -> Failure:
-    """No reply came."""
+def of_transport(error: httpx.TransportError | httpx.DecodingError) -> Failure:
+    """No reply came, or none that can be unpacked."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if "CERTIFICATE" in what.upper() or "SSL" in what.upper():
         return Failure(

@@ -18,6 +18,8 @@ from reprogram.sources.onnx import LAYOUTS, OUTPUTS
 
 CONTENTS = ("tensor", "files")
 DATATYPES = ("FP32", "UINT8")
+ALSO = {"OpenVINO": ("BYTES",), "reprogram": (*DATATYPES, "BYTES")}
+"""What servers take besides the one datatype that their metadata can list, by their ``platform``."""
 
 
 class OpenInference(Adapter):
@@ -51,6 +53,8 @@ class OpenInference(Adapter):
         https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
         (bytes after the JSON). BF16 is Triton's, and only in bytes; base64 with ``content_type`` is MLServer's:
         https://docs.seldon.ai/mlserver/user-guide/content-type. MLServer's own REST server is not known to read bytes.
+        Files where the metadata list a tensor are OpenVINO's:
+        https://docs.openvino.ai/2024/ovms_docs_binary_input_kfs.html.
     """
 
     says_labels = False
@@ -152,7 +156,8 @@ class OpenInference(Adapter):
         versions = [str(version) for version in listed] if isinstance(listed, list) else []
         if self.version is not None and versions and self.version not in versions:
             raise ConfigError(f"source.adapter.version: expected one of {', '.join(versions)}, got '{self.version}'")
-        size = self._image_size(_tensor(said, "input", self.input_name))
+        also = ALSO.get(str(said.get("platform")), ())
+        size = self._image_size(_tensor(said, "input", self.input_name), self.datatype in also)
         classes = self._classes(_tensor(said, "output", self.output_name))
         return Facts(classes, size, self.version if self.version is not None else ", ".join(versions))
 
@@ -175,32 +180,43 @@ class OpenInference(Adapter):
         values = values.permute(LAYOUTS[self.layout]).contiguous()
         return values.numpy().tobytes() if self.binary else values.flatten().tolist(), list(values.shape)
 
-    def _image_size(self, tensor: tuple[str, list[int]] | None) -> tuple[int, int] | None:
-        """Checks what the model takes; the height and width that it fixes."""
+    def _image_size(self, tensor: tuple[str, list[int]] | None, also: bool) -> tuple[int, int] | None:
+        """Checks what the model takes; the height and width that it fixes.
+
+        Args:
+            tensor: Datatype and shape of the input.
+            also: Whether the server takes our datatype, whatever that of the model is.
+        """
         if tensor is None:
             return None
         datatype, shape = tensor
-        if datatype != self.datatype:
-            if self.content == "tensor" and datatype in DATATYPES:
-                raise ConfigError(f"source.adapter.datatype: expected {datatype}, got {self.datatype}")
-            if datatype in (*DATATYPES, "BYTES"):
-                wanted = "files" if datatype == "BYTES" else "tensor"
-                raise ConfigError(f"source.adapter.content: expected {wanted}, for {datatype}, got {self.content}")
-            raise UnusableReply(f"expected an input of {', '.join(DATATYPES)} or BYTES, got {datatype}")
-        if len(shape) not in ((1, 2) if self.content == "files" else (4,)):
-            wanted = "[B] or [B, 1]" if self.content == "files" else "[B, 3, H, W] or [B, H, W, 3]"
-            raise UnusableReply(f"expected an input {wanted}, got {shape}")
+        if datatype != self.datatype and not also:
+            raise self._other_datatype(datatype)
+        if datatype == "BYTES":
+            if len(shape) not in (1, 2):
+                raise UnusableReply(f"expected an input [B] or [B, 1] of files, got {shape}")
+            self._ones = [1] * (len(shape) - 1)
+        elif len(shape) != 4:
+            raise UnusableReply(f"expected an input [B, 3, H, W] or [B, H, W, 3], got {shape}")
         if shape[0] > 1:
             raise UnusableReply(f"expected an input of any number of images, or of one, got {shape}")
         if shape[0] == 1 and self.most != 1:
             raise ConfigError(f"source.adapter.images_per_request: expected 1, for an input {shape}, got {self.most}")
-        if self.content == "files":
-            self._ones = [1] * (len(shape) - 1)
+        if datatype == "BYTES":
             return None
         _, channels, height, width = (shape[LAYOUTS[self.layout].index(axis)] for axis in range(4))
         if channels not in (3, -1):
             raise ConfigError(f"source.adapter.layout: expected 3 channels, got {shape} as {self.layout}")
         return (height, width) if min(height, width) > 0 else None
+
+    def _other_datatype(self, datatype: str) -> ConfigError | UnusableReply:
+        """What is wrong with ours, where the model takes this one."""
+        if self.content == "tensor" and datatype in DATATYPES:
+            return ConfigError(f"source.adapter.datatype: expected {datatype}, got {self.datatype}")
+        if datatype in (*DATATYPES, "BYTES"):
+            wanted = "files" if datatype == "BYTES" else "tensor"
+            return ConfigError(f"source.adapter.content: expected {wanted}, for {datatype}, got {self.content}")
+        return UnusableReply(f"expected an input of {', '.join(DATATYPES)} or BYTES, got {datatype}")
 
     def _classes(self, tensor: tuple[str, list[int]] | None) -> int | None:
         """Checks what the model returns; the number of classes that it fixes."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import torch
 from torch import Tensor
 
@@ -187,8 +188,7 @@ class HttpSource(RemoteSource):
 
     def _answers(self, reply: Reply, rows: Sequence[int]) -> list[bytes]:
         answers = self.adapter.read(reply, len(rows))
-        for answer in answers:
-            self._reader.check(answer)
+        self._reader.check(answers)
         return [pack(answer) for answer in answers]
 
 
@@ -235,9 +235,9 @@ def _key(variable: str | None) -> str | None:
     return key
 
 
-def _trusted(ca_file: str | None) -> ssl.SSLContext | bool:
+def _trusted(ca_file: str | None) -> ssl.SSLContext:
     if ca_file is None:
-        return True
+        return httpx.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:

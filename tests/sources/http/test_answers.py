@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from reprogram.errors import SourceError
 from reprogram.sources.http.adapter import Answer, UnusableReply
-from reprogram.sources.http.answers import Reader, pack, unpack
+from reprogram.sources.http.answers import Reader, pack
 
 LABELS = Reader("toy", ("a", "b", "c", "d", "other"), "probabilities")
 
@@ -15,14 +16,26 @@ def probabilities(reader: Reader, *answers: Answer) -> torch.Tensor:
 
 @pytest.mark.parametrize("answer", [{"a": 0.25, "überraschung": 0.5}, {}, {"\0": 1.0}])
 def test_labels_survive_being_kept(answer: dict[str, float]) -> None:
-    assert unpack(pack(answer)) == answer
+    reader = Reader("toy", (*answer, "other"), "probabilities")
+    found = reader.log_probs([pack(answer)]).exp()[0]
+    assert reader.labels == set(answer)
+    assert found.sum() == pytest.approx(1)
+    for place, score in enumerate(answer.values()):
+        assert found[place] == pytest.approx(score, abs=1e-5)
 
 
-def test_vectors_survive_being_kept() -> None:
-    vector = torch.randn(7)
-    found = unpack(pack(vector))
-    assert isinstance(found, torch.Tensor)
-    assert torch.equal(found, vector)
+def test_vectors_survive_being_kept_and_are_read_alike_one_by_one() -> None:
+    vectors = torch.randn(9, 7)
+    reader = Reader("toy", "abcdefg", "logits")
+    kept = [pack(vector) for vector in vectors]
+    found = reader.log_probs(kept)
+    assert torch.equal(found, vectors.log_softmax(1))
+    assert torch.equal(found, torch.cat([reader.log_probs([one]) for one in kept]))
+
+
+def test_stored_answers_of_another_model_are_told() -> None:
+    with pytest.raises(SourceError, match=r"toy: expected stored answers of 3 scores.*access\.ledger"):
+        Reader("toy", "abc", "logits").log_probs([pack(torch.zeros(4))])
 
 
 @pytest.mark.parametrize("outputs", ["logits", "probabilities", "log_probabilities"])
@@ -56,9 +69,10 @@ def test_scores_of_several_labels_need_not_sum_to_one() -> None:
         (torch.tensor([0.5, float("nan"), 0.5]), "expected finite scores, got NaN"),
         (torch.tensor([0.5, float("inf"), 0.5]), "expected finite scores"),
         (torch.tensor([0.5, 0.9, 0.5]), "of sum one"),
+        (torch.tensor([1e39, 0.0, 0.0], dtype=torch.float64), "expected finite scores"),  # float32 is what is kept
         ({"a": float("nan")}, "expected finite scores"),
     ],
 )
 def test_what_cannot_be_used_is_not_kept(answer: Answer, message: str) -> None:
     with pytest.raises(UnusableReply, match=message):
-        Reader("toy", "abc", "probabilities").check(answer)
+        Reader("toy", "abc", "probabilities").check([answer])

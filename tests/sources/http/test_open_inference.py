@@ -236,6 +236,19 @@ def test_files_have_the_axes_of_the_metadata(shape: list[int], expected: list[in
     assert files(request) == IMAGES.files
 
 
+def test_a_server_may_take_more_than_its_metadata_list() -> None:
+    files_too = metadata(platform="OpenVINO", inputs=tensors("input", "FP32", -1, 240, 320, 3))
+    adapter = OpenInference("m", content="files", layout="nhwc")
+    assert adapter.facts(files_too).image_size == (240, 320)
+    request = adapter.request(IMAGES)
+    assert parts(request.content, request.headers)[0]["inputs"][0]["shape"] == [2]
+    with pytest.raises(ConfigError, match=r"source\.adapter\.datatype: expected FP32, got UINT8"):
+        OpenInference("m", datatype="UINT8", layout="nhwc").facts(files_too)
+    ours = metadata(platform="reprogram")
+    for choices in ({}, {"datatype": "UINT8"}, {"content": "files"}):
+        assert OpenInference("m", **choices).facts(ours) == Facts(1000, (224, 224), "1")
+
+
 @pytest.mark.parametrize(
     ("choices", "changes", "message"),
     [
@@ -263,6 +276,7 @@ def test_arguments_that_do_not_fit_the_model_are_named(
         ({"inputs": tensors("input", "FP16", -1, 3, 8, 8)}, r"expected an input of FP32, UINT8 or BYTES, got FP16"),
         ({"inputs": tensors("input", "FP32", 3, 8, 8)}, r"expected an input \[B, 3, H, W\] or .*, got \[3, 8, 8\]"),
         ({"inputs": tensors("input", "FP32", 4, 3, 8, 8)}, r"any number of images, or of one, got \[4, 3, 8, 8\]"),
+        ({"outputs": tensors("output", "FP32")}, r"of shape \[B, K\], got \[\]"),
         ({"outputs": tensors("output", "INT64", -1, 1)}, r"expected 'output' of FP16, .*, got INT64"),
         ({"outputs": tensors("output", "FP32", -1, 8, 7, 7)}, r"of shape \[B, K\], got \[-1, 8, 7, 7\]"),
         ({"outputs": tensors("output", "FP32", 10)}, r"of shape \[B, K\], got \[10\]"),
@@ -273,6 +287,11 @@ def test_arguments_that_do_not_fit_the_model_are_named(
 def test_models_that_cannot_be_used_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UnusableReply, match=message):
         OpenInference("m").facts(metadata(**changes))
+
+
+def test_files_of_other_axes_are_refused() -> None:
+    with pytest.raises(UnusableReply, match=r"expected an input \[B\] or \[B, 1\] of files, got \[-1, 1, 1\]"):
+        OpenInference("m", content="files").facts(metadata(inputs=tensors("input", "BYTES", -1, 1, 1)))
 
 
 @pytest.mark.parametrize("content", [b'{"error": "unknown model"}', b"[]", b"ok"])
