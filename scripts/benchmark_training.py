@@ -48,7 +48,7 @@ PLAIN_BATCHES = {"resnet18": 5, "resnet50": 2}  # of each pass
 BATCHES = (8, 32, 64, 128)
 SIZES = (64, 128, 224)
 DATA = (256, 1024)
-AGREEMENT_SEEDS = range(5)
+AGREEMENT_SEEDS = range(3)
 LR = 0.01
 
 

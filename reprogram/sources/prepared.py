@@ -38,7 +38,7 @@ FUSION_TOLERANCES = (1e-3, 1e-3, 2e-2)
 """Largest relative differences that fusing may cause in float32: of answers without a graph and with one, and of the
 gradient, which tells when rounding puts single ReLUs on the other side."""
 
-MOST_AT_ONCE = {"cpu": 32, "cuda": 256}  # larger forwards are not faster; on the CPU they leave its cache
+MOST_AT_ONCE = {"cpu": 16, "cuda": 256}  # larger forwards are not faster, and take more memory
 SHARE = 0.5  # of the free memory that a batch may take
 
 
@@ -161,7 +161,7 @@ class PreparedSource(SourceModel):
             device = self.shift.device
             free = free_memory(device) // (number_of_processes() if device.type == "cpu" else 1)
             fitting = max(1, int(SHARE * free) // self._bytes)
-            self._limits[graph] = fitting if graph else min(fitting, MOST_AT_ONCE.get(device.type, 32))
+            self._limits[graph] = fitting if graph else min(fitting, MOST_AT_ONCE.get(device.type, 16))
         return self._limits[graph]
 
     @property

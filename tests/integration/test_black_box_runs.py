@@ -42,14 +42,17 @@ Train = Callable[..., RunResult]
 def received(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all batches that really reach the source within the black box."""
     sizes: list[int] = []
-    made = sourcing.source
 
-    def counted(*args: Any) -> Any:
-        source = made(*args)
-        source.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
-        return source
+    def counting(made: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            source = made(*args)
+            source.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+            return source
 
-    monkeypatch.setattr(sourcing, "source", counted)
+        return counted
+
+    for name in ("training_source", "source"):
+        monkeypatch.setattr(sourcing, name, counting(getattr(sourcing, name)))
     return sizes
 
 
