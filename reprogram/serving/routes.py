@@ -140,14 +140,14 @@ class Routes(LitSpec):  # type: ignore[misc]  # LitServe has no types
 
     async def _ask(self, images: NDArray[Any], request: Request) -> Answer:
         """Asks the model about [n, 3, h, w]."""
-        fault = request.scope.get(faults.KEY)
-        answer = await self._score(images)
+        fault, key = request.scope.get(faults.KEY), request.headers.get("idempotency-key")
+        answer = await self._score(images, key)
         if fault == "duplicate":
-            answer = await self._score(images)
+            answer = await self._score(images, key)
         return answer if fault is None else faults.spoil(answer, fault)
 
-    async def _score(self, images: NDArray[Any]) -> Answer:
-        self._charges.charge(len(images))
+    async def _score(self, images: NDArray[Any], key: str | None) -> Answer:
+        self._charges.charge(len(images), key)
         self._metrics.asked(len(images))
         identity, waiting = str(uuid.uuid4()), ResponseBufferItem(asyncio.Event())
         self.response_buffer[identity] = waiting
