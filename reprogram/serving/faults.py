@@ -27,8 +27,8 @@ class Faults:
         truncated: The connection is closed in the middle of the body.
         wrong_count: One class is missing.
         nan: A score is not a number: the largest one of the first image.
-        duplicate: The question arrives twice: the model is asked twice, one reply goes out; charged twice unless it has an
-            ``Idempotency-Key``.
+        duplicate: The question arrives twice: the model is asked twice, one reply goes out; charged twice unless it
+            has an ``Idempotency-Key``.
         seed: Of the draws, >= 0.
         seconds: Of ``slow``, >= 0.
 

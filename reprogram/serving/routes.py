@@ -146,7 +146,7 @@ class Routes(LitSpec):  # type: ignore[misc]  # LitServe has no types
             answer = await self._score(images, key)
         return answer if fault is None else faults.spoil(answer, fault)
 
-    async def _score(self, images: NDArray[Any], key: str | None) -> Answer:
+    async def _score(self, images: NDArray[Any], key: str | None = None) -> Answer:
         self._charges.charge(len(images), key)
         self._metrics.asked(len(images))
         identity, waiting = str(uuid.uuid4()), ResponseBufferItem(asyncio.Event())

@@ -130,6 +130,14 @@ def test_charges_are_in_the_file_at_once_and_behind_older_ones(tmp_path: Path) -
     Charges(None).charge(1)
 
 
+def test_a_request_that_comes_twice_under_one_key_is_charged_once(tmp_path: Path) -> None:
+    file = tmp_path / "charges.txt"
+    charges = Charges(str(file))
+    for images, key in ((2, "a"), (2, "a"), (5, "b"), (2, "a"), (3, None), (3, None)):
+        charges.charge(images, key)
+    assert file.read_text() == "2\n5\n3\n3\n"
+
+
 def test_charges_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"charges: cannot write .*nowhere/x: No such file"):
         Charges(str(tmp_path / "nowhere" / "x"))
