@@ -10,7 +10,7 @@ REMEMBERED = 10_000  # keys
 class Charges:
     """One line for each request that reaches the model: how many images it has, written before the model is asked.
 
-    A line is with the operating system before anything else is done, so it outlives this process. A request that arrives
+    A line is with the operating system before anything else is done, so it outlives this process. A request that comes
     twice under one ``Idempotency-Key`` is charged once.
 
     Args:
