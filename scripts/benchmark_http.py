@@ -176,7 +176,7 @@ def profile(output: Path) -> None:
             box(torch.rand(256, 3, 8, 8))
             profiler, loop = cProfile.Profile(), box.source._client._loop
             loop.call_soon_threadsafe(profiler.enable)
-            images = torch.rand(4096 if per_request > 1 else 512, 3, 8, 8)
+            images = torch.rand(8192 if per_request > 1 else 2048, 3, 8, 8)
             box(images)
             loop.call_soon_threadsafe(profiler.disable)
             time.sleep(0.1)

@@ -77,6 +77,7 @@ class BlackBox(SourceModel):
         self.encoding, self.jpeg_quality = encoding, jpeg_quality
         self.store, self.micro_batch, self.priced = store, micro_batch, priced
         self._drift = source.drift_check if isinstance(source, RemoteSource) else 0  # images still to be asked again
+        self._asked = set[bytes]()  # keys whose answers are as of now
 
     @property
     def fingerprint(self) -> str:
@@ -159,11 +160,12 @@ class BlackBox(SourceModel):
         keys = self._keys(images)
         stored = self.ledger.look_up(keys)
         known = dict(zip(stored, self._read(list(stored.values())), strict=True))
-        if known and self._drift:
-            self._check_drift([image for image, key in zip(images, keys, strict=True) if key in known], known, keys)
+        if self._drift and (old := {key: known[key] for key in known if key not in self._asked}):
+            self._check_drift({key: image for key, image in zip(keys, images, strict=True) if key in old}, old)
         rows = {key: row for row, key in enumerate(keys) if key not in known}  # equal images are asked once
         if rows:
             known |= zip(rows, self._send(images[list(rows.values())], list(rows)).cpu(), strict=True)
+            self._asked.update(rows if self._drift else ())
         return torch.stack([known[key] for key in keys])
 
     def _read(self, answers: Sequence[bytes]) -> Sequence[Tensor]:
@@ -200,18 +202,18 @@ class BlackBox(SourceModel):
         self.ledger.keep(usable)
         return answer
 
-    def _check_drift(self, images: Sequence[Tensor], known: dict[bytes, Tensor], keys: Sequence[bytes]) -> None:
-        """Asks for some answers again that are stored, once a run, and warns if they have changed."""
+    def _check_drift(self, images: dict[bytes, Tensor], stored: dict[bytes, Tensor]) -> None:
+        """Asks once for some answers again that an earlier process stored, and warns if they have changed."""
         assert isinstance(self.source, RemoteSource)
-        count, self._drift = self._drift, 0
-        asked, stored = torch.stack(list(images[:count])), [known[key] for key in keys if key in known][:count]
+        keys, self._drift = list(images)[: self._drift], 0
+        asked = torch.stack([images[key] for key in keys])
         try:
             with self.asked_for("other"):
                 now = self.source.read(self.source.ask(asked.cpu(), _Bookings(self.ledger, ())))
         except (OracleError, QueryBudgetExceeded) as error:  # what is stored can be used all the same
             log.warning("%s: whether stored answers still hold was not checked: %s", self.spec.name, error)
             return
-        change = (now.exp() - torch.stack(stored).exp()).abs().max().item()
+        change = (now.exp() - torch.stack([stored[key] for key in keys]).exp()).abs().max().item()
         if change > DRIFT:
             log.warning(
                 "%s: of %d stored answers asked for again a probability has changed by %.3f: the model may have been "

@@ -302,7 +302,7 @@ def test_an_answer_is_stored_before_the_next_image_is_sent(tmp_path: Path) -> No
 def test_equal_images_are_paid_once_and_training_is_stored_too() -> None:
     images = torch.rand(3, 3, *SIZE)
     with serving(honest) as stub:
-        box, ledger = boxed(stub, drift_check=0)
+        box, ledger = boxed(stub)
         with box.asked_for("train"):
             first = box(torch.cat([images, images]))
             second = box(images)
