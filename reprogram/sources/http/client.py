@@ -83,8 +83,7 @@ class Client:
         for connection in self._connections:
             self._free_ones.put_nowait(connection)
         self._ahead = asyncio.Semaphore(concurrency)  # requests that are made while others are under way
-        self._thread = threading.Thread(target=self._loop.run_forever, name="reprogram-http", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="reprogram-http", daemon=True).start()
 
     def ask(self, request: Request) -> Reply:
         """One request without images, tried again like all.
@@ -119,12 +118,9 @@ class Client:
         return self._wait_for(self._all(requests, account, read))
 
     def close(self) -> None:
-        """Closes its connections and ends its thread."""
-        if self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result()
+        """Has its thread close the connections and end; waits for nothing, since a garbage collector may call this."""
+        with suppress(RuntimeError):  # closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-        self._loop.close()
 
     async def _all(self, requests: Any, account: Account, read: Any) -> list[bytes]:
         self._stop.clear()
@@ -135,7 +131,7 @@ class Client:
                 async with self._ahead:
                     if self._stop.is_set():
                         raise _Stopped
-                    request = await asyncio.to_thread(make)  # files take milliseconds
+                    request = make()
                     connection = await self._free_ones.get()
                 # kept between attempts: in an outage no others follow, to be paid in vain
                 with self._returned(connection):
@@ -166,6 +162,11 @@ class Client:
             yield
         finally:
             self._free_ones.put_nowait(connection)
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._hang_up())
+        self._loop.close()
 
     async def _hang_up(self) -> None:
         for connection in self._connections:
