@@ -193,7 +193,86 @@ def profile(output: Path) -> None:
 def report(output: Path) -> None:
     """Writes the tables."""
     record = read(output / FILE)
-    (output / "http.md").write_text(json.dumps(record, indent=1))
+    (output / "http.md").write_text(
+        TEXT.format(
+            environment=surroundings(record["environment"]),
+            one=table(record["points"], 1),
+            several=table(record["points"], PER_REQUEST[-1]),
+            work=work_table(record["work"]),
+        )
+    )
+
+
+TEXT = """# How fast images go through `source=http`
+
+Through a black box with its ledger in a file, every answer stored, against a stub in a process of its own that takes
+5 ms for an image in each connection; so `source.concurrency` / 5 ms is the most there can be. Images are small (8 x 8
+pixels, 10 classes, float32 tensors as bytes by the Open Inference Protocol): what is measured is the client's work for
+a request. *stream*: all images in one question. *steps*: one question after the other, of as many images as the
+trainer sends at a time. *CPU*: user and system time of the client's process, all threads. *service*: what the stub
+took in fact. A point takes 2.5 s. Made by
+
+    python scripts/benchmark_http.py run; python scripts/benchmark_http.py report
+
+{environment}
+
+## One image a request
+
+{one}
+
+## 16 images a request
+
+{several}
+
+## What an image costs the client
+
+CPU time from an image in memory to its stored answer, 224 x 224 pixels, 1000 classes, 8 requests under way; the PNG
+files are those of a digit under a coarse program, and of the time they take most is compression.
+
+{work}
+"""
+
+
+def surroundings(found: dict[str, Any]) -> str:
+    """Where it was measured."""
+    import h11
+    import httpcore
+    import httpx
+
+    packages = ", ".join(f"{one.__name__} {one.__version__}" for one in (httpx, httpcore, h11))
+    return f"on {found['device']}; Python {found['python']}, {packages}, torch {found['packages']['torch']}."
+
+
+def table(points: list[dict[str, Any]], per_request: int) -> str:
+    """A row for each concurrency."""
+    lines = [
+        "| concurrency | limit /s | stream /s | of the limit | steps /s | of the limit | CPU us/image | service ms |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for point in points:
+        if point["per_request"] == per_request:
+            stream, steps = point["stream"], point["steps"]
+            lines.append(
+                f"| {point['concurrency']} | {point['concurrency'] / SERVICE:,.0f} | {_rate(stream)} | {_rate(steps)} "
+                f"| {stream['cpu_us_per_image']:,.0f} | {stream['service_ms_per_image']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def _rate(found: dict[str, float]) -> str:
+    share = f"{found['fraction']:.0%}"
+    return f"{found['images_per_second']:,.0f} | {f'**{share}**' if found['fraction'] >= WANTED else share}"
+
+
+def work_table(points: list[dict[str, Any]]) -> str:
+    """A row for each encoding and size of a request."""
+    lines = ["| sent as | images a request | CPU us/image | bytes |", "| --- | ---: | ---: | ---: |"]
+    for point in points:
+        name = {"float": "float32 tensor", "png": "PNG file"}[point["encoding"]]
+        lines.append(
+            f"| {name} | {point['per_request']} | {point['cpu_us_per_image']:,.0f} | {point['bytes_per_image']:,.0f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

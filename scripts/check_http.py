@@ -13,7 +13,9 @@ command; the server is killed once, and started again seconds later, while the c
 and a kill of the client leaves at most ``source.concurrency`` requests in flight. In the end there are records with a
 test score, and whatever was answered was paid for once.
 
-With ``--same`` nothing fails, and the run is compared with one in this process: same encoding, same seed.
+With ``--same`` nothing fails, and the run is compared with one in this process, of the same encoding and seed. Where
+the network sees the images one by one on both sides, they are equal to the last bit; batches of other sizes round
+otherwise, and the differences that a gradient is estimated from make that larger.
 """
 
 import argparse
@@ -222,14 +224,22 @@ def finished(folder: Path, account: Account) -> None:
 
 
 def same(folder: Path) -> None:
-    """Runs the same training with and without HTTP."""
-    with running(folder, *SERVER) as server:
-        assert train(folder, server, name="served").wait(PATIENCE) == 0, (folder / "served.log").read_text()[-3000:]
+    """Runs the same training with and without HTTP, image by image and in batches."""
+    for name, images, together in (("alone", 1, 1), ("batches", AT_ONCE, 8)):
+        print(f"{name}: {images} images a request, {together} requests a batch of the server")
+        compare(folder / name, images, together)
+
+
+def compare(folder: Path, images: int, together: int) -> None:
+    """One training with and one without HTTP; a network rounds otherwise in a batch of another size."""
+    with running(folder, *SERVER, f"max_batch_size={together}") as server:
+        choice = f"source.adapter.images_per_request={images}"
+        served = train(folder, server, choice, name="served")
+        assert served.wait(PATIENCE) == 0, (folder / "served.log").read_text()[-3000:]
         charged = server.charged()
-    here = ("source=embedded", "source.prepare=false")
-    assert train(folder, None, *here, name="here").wait(PATIENCE) == 0, (folder / "here.log").read_text()[-3000:]
-    records = [record_of(folder, name) for name in ("served", "here")]
-    queries = [record["queries"] for record in records]
+    choices = ("source=embedded", "source.prepare=false", f"access.micro_batch={images * together}")
+    assert train(folder, None, *choices, name="here").wait(PATIENCE) == 0, (folder / "here.log").read_text()[-3000:]
+    queries = [record_of(folder, name)["queries"] for name in ("served", "here")]
     assert queries[0] == queries[1], queries
     assert charged == queries[0]["total"]
     thetas = [load_file(folder / name / "program" / "program.safetensors") for name in ("served", "here")]
@@ -240,8 +250,9 @@ def same(folder: Path) -> None:
     print(f"queries: {queries[0]['total']} both, and {charged} charged")
     print(f"program: largest difference {change:g} of values up to {size:g}")
     print(f"probabilities: largest difference {apart:g}, and {others} other decisions, of {len(scores[0])} images")
-    assert change <= 1e-3 * size
-    assert others == 0
+    if together == 1:
+        assert change == apart == 0
+    assert others <= len(scores[0]) // 20
 
 
 def probabilities(file: Path) -> Tensor:

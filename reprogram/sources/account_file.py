@@ -89,6 +89,8 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     # A write-ahead log with synchronous=NORMAL is written at each commit but not flushed to the disk: what is
     # committed survives the death (SIGKILL) of the process, and a power cut costs the last commits at most.
     connection.execute("PRAGMA synchronous = NORMAL")
+    # Moving the log into the file flushes both to the disk, which holds up whoever waits for the account: seldom.
+    connection.execute("PRAGMA wal_autocheckpoint = 10000")
     deadline = time.monotonic() + BUSY_SECONDS
     while True:  # the timeout does not cover this change of mode, and a neighbour may be making it
         try:

@@ -77,7 +77,7 @@ class Reply:
 
     Args:
         content: Body.
-        headers: Names in lower case.
+        headers: By names in lower case.
     """
 
     content: bytes

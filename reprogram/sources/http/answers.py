@@ -16,6 +16,7 @@ from reprogram.sources.reported import LEAST_UNREPORTED
 
 log = logging.getLogger(__name__)
 
+ROUNDING = 1e-5  # of a sum of probabilities in float32
 VECTOR = b"\0"  # no JSON begins so
 OTHER = "other"
 """Name of the source class of all labels that are not in the list."""
@@ -83,7 +84,13 @@ class Reader:
                 f"{self.name}: expected stored answers of {classes} scores, got others: the model has changed; choose "
                 "another access.ledger"
             )
-        return log_probabilities(torch.from_numpy(np.stack(vectors)), self.outputs, self.name)
+        scores = torch.from_numpy(np.stack(vectors))
+        found = log_probabilities(scores, self.outputs, self.name)
+        if self.outputs != "log_probabilities":
+            return found
+        # those of our own server come as they would in this process, and stay so to the last bit
+        is_one = (scores.exp().sum(1, keepdim=True) - 1).abs() <= ROUNDING
+        return torch.where(is_one & scores.isfinite(), scores, found)
 
     def _row(self, answer: Mapping[str, float]) -> Tensor:
         classes = len(self._places)

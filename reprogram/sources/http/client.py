@@ -98,6 +98,7 @@ class Client:
         requests: Sequence[tuple[Callable[[], Request], Sequence[int]]],
         account: Account,
         read: Callable[[Reply, Sequence[int]], list[bytes]],
+        apart: bool,
     ) -> list[bytes]:
         """Sends requests, each with the rows of its images, and books what they cost and what came back.
 
@@ -107,6 +108,7 @@ class Client:
             requests: Each is made when its turn comes, so that not all files lie in memory.
             account: Hears of each attempt.
             read: Answers, as they are to be kept, from a reply and its rows; refuses with ``UnusableReply``.
+            apart: Whether to make requests in other threads: worth it where that takes a millisecond.
 
         Returns:
             The answers of all rows, in the order of the rows.
@@ -115,14 +117,14 @@ class Client:
             OracleError: If a request failed for good.
             QueryBudgetExceeded: Of the account.
         """
-        return self._wait_for(self._all(requests, account, read))
+        return self._wait_for(self._all(requests, account, read, apart))
 
     def close(self) -> None:
         """Has its thread close the connections and end; waits for nothing, since a garbage collector may call this."""
         with suppress(RuntimeError):  # closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _all(self, requests: Any, account: Account, read: Any) -> list[bytes]:
+    async def _all(self, requests: Any, account: Account, read: Any, apart: bool) -> list[bytes]:
         self._stop.clear()
         answers: dict[int, bytes] = {}
 
@@ -131,7 +133,7 @@ class Client:
                 async with self._ahead:
                     if self._stop.is_set():
                         raise _Stopped
-                    request = make()
+                    request = await asyncio.to_thread(make) if apart else make()
                     connection = await self._free_ones.get()
                 # kept between attempts: in an outage no others follow, to be paid in vain
                 with self._returned(connection):
@@ -218,7 +220,7 @@ class Client:
         if failure is not None:
             failure.what = self._blotted(failure.what)
             raise failure
-        return Reply(response.content, dict(response.headers))
+        return Reply(response.content, response.headers)
 
     async def _tried(self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
         retrying = AsyncRetrying(

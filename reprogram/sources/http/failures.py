@@ -63,11 +63,15 @@ def of_transport(error: httpx.TransportError | httpx.DecodingError) -> Failure:
 
 def of_status(response: httpx.Response, free: tuple[int, ...], proven: bool) -> Failure | None:
     """A reply that says itself that it has no answer; ``proven``: there were answers before."""
-    status, body = response.status_code, excerpt(response.content)
+    status = response.status_code
     if 200 <= status < 300:
         kind = response.headers.get("content-type", "")
         if "html" in kind or response.content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            return Failure(f"expected scores, got a web page ({body}): see to source.url", again=proven, charged=False)
+            return Failure(
+                f"expected scores, got a web page ({excerpt(response.content)}): see to source.url",
+                again=proven,
+                charged=False,
+            )
         return None
     if 300 <= status < 400:
         place = response.headers.get("location", "nowhere")
@@ -80,7 +84,7 @@ def of_status(response: httpx.Response, free: tuple[int, ...], proven: bool) -> 
     again = status in RETRIED or status >= 500
     advice = f": {ADVICE[status]}" if status in ADVICE else ""
     return Failure(
-        f"status {status} ({body}){advice}",
+        f"status {status} ({excerpt(response.content)}){advice}",
         again,
         charged=False if status < 500 or status in free else None,
         wait=_retry_after(response.headers.get("retry-after")),

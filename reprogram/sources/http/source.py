@@ -27,7 +27,8 @@ from reprogram.types import SourceSpec
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN = 1000  # places of a class list that is still to be found out
-AT_ONCE = 256  # most images of one question, so that their memory has a bound
+FEW_NUMBERS = 10_000  # are written sooner than another thread is woken
+AT_ONCE = 256  # most images of one question, unless more can be under way, so that their memory has a bound
 
 
 class HttpSource(RemoteSource):
@@ -151,9 +152,10 @@ class HttpSource(RemoteSource):
         return self._fingerprint
 
     def at_once(self, graph: bool = False) -> int:
-        """See ``SourceModel``: enough to keep all connections busy."""
+        """See ``SourceModel``: enough to keep all connections busy, whatever that takes."""
         del graph
-        return min(AT_ONCE, max(64, 4 * self._concurrency * (self.adapter.most or 1)))
+        under_way = self._concurrency * (self.adapter.most or 1)
+        return max(under_way, min(AT_ONCE, max(64, 4 * under_way)))
 
     def ask(self, images: Tensor, account: Account) -> list[bytes]:
         """See ``RemoteSource``."""
@@ -167,7 +169,7 @@ class HttpSource(RemoteSource):
         shares = [range(start, min(start + most, len(images))) for start in range(0, len(images), max(1, most))]
         requests = [(partial(self._request, images, rows), rows) for rows in shares]
         try:
-            return self._client.send(requests, account, self._answers) if requests else []
+            return self._client.send(requests, account, self._answers, self._is_slow_to_make(most)) if requests else []
         except Failure as failure:
             raise OracleError(
                 f"{self.url}: {failure}; continue the run with resume=RUN_DIR: nothing paid for is lost"
@@ -181,6 +183,10 @@ class HttpSource(RemoteSource):
     def read(self, answers: Sequence[bytes]) -> Tensor:
         """See ``RemoteSource``."""
         return self._reader.log_probs(answers)
+
+    def _is_slow_to_make(self, images: int) -> bool:
+        """Whether a request of so many images takes a millisecond: files, or many numbers."""
+        return self.encoding != "float" or images * 3 * math.prod(self.spec.image_size) > FEW_NUMBERS
 
     def _request(self, images: Tensor, rows: range) -> Request:
         part = images[rows.start : rows.stop].detach().to("cpu", torch.float32)

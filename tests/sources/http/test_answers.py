@@ -33,6 +33,14 @@ def test_vectors_survive_being_kept_and_are_read_alike_one_by_one() -> None:
     assert torch.equal(found, torch.cat([reader.log_probs([one]) for one in kept]))
 
 
+def test_log_probabilities_stay_as_they_are_if_they_sum_to_one() -> None:
+    exact, off = torch.randn(5, 7).log_softmax(1), torch.randn(5, 7).log_softmax(1) + 0.005
+    found = Reader("toy", "abcdefg", "log_probabilities").log_probs([pack(one) for one in (*exact, *off)])
+    assert torch.equal(found[:5], exact)
+    torch.testing.assert_close(found[5:], off - 0.005)
+    assert (found[5:] != off).all()
+
+
 def test_stored_answers_of_another_model_are_told() -> None:
     with pytest.raises(SourceError, match=r"toy: expected stored answers of 3 scores.*access\.ledger"):
         Reader("toy", "abc", "logits").log_probs([pack(torch.zeros(4))])

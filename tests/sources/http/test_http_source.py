@@ -132,6 +132,12 @@ def test_not_more_requests_are_under_way_than_allowed() -> None:
         assert stub.most_under_way == 1
 
 
+@pytest.mark.parametrize(("concurrency", "most", "images"), [(1, 1, 64), (8, 4, 128), (8, 16, 256), (64, 16, 1024)])
+def test_a_question_keeps_all_connections_busy(concurrency: int, most: int, images: int) -> None:
+    with serving(honest) as stub:
+        assert source(stub, Toy(most), concurrency=concurrency).at_once() == images
+
+
 # ------------------------------------------------------------------------------------------------------------- failures
 
 
