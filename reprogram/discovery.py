@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from reprogram.accounting import open_account
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples
@@ -16,6 +17,7 @@ from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.remote import RemoteSource
 from reprogram.training.mapping_refresh import observe_once
+from reprogram.training.query_plan import QueryPlan
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +43,25 @@ def discovered(
     account: Ledger,
     classifier: ReprogrammedClassifier,
     primed: Examples,
+    plan: QueryPlan,
 ) -> dict[str, Any]:
     """Asks about the training images that the mapping is fitted on; the labels in the answers become the classes.
 
     The answers are stored: the fit asks for them again at no cost.
 
     Raises:
-        ConfigError: If answers are not stored, so that they would be paid for twice.
+        ConfigError: If answers are not stored, or not needed for the mapping, so that they would be paid for in vain.
         QueryBudgetExceeded: If the budget does not allow it.
     """
+    if not classifier.mapping.schedule.at_start:
+        raise ConfigError("source.classes: the API does not say, and this mapping asks about no images; give a list")
     if cfg["access"]["store"] == "off":
         raise ConfigError("source.classes: the API does not say, and access.store=off keeps no answers; give a list")
     source = classifier.source.source
     assert isinstance(source, RemoteSource)
     directory.lock()
     try:
-        account.begin()
+        open_account(account, plan)  # all but the training is reserved first
         loader = BatchLoader(primed, cfg["data"]["batch_size"], shuffle=False, seed=0)
         observe_once(classifier, classifier.mapping, loader, torch.device("cpu"))
     finally:

@@ -78,12 +78,12 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
-    if account is not None and is_open(cfg, source) and not cfg["access"]["dry_run"]:
-        return train(discovered(cfg, directory, account, classifier, primed))
     if plan is not None and not _is_child():
         announce_plan(plan, cfg["access"], source)
         if cfg["access"]["dry_run"]:
             return None
+        if account is not None and is_open(cfg, source):
+            return train(discovered(cfg, directory, account, classifier, primed, plan))
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
     steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
     module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)

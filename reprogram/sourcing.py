@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from reprogram.accounting import processes as processes_of
 from reprogram.checks import is_black_box
 from reprogram.errors import ConfigError, ReprogramError, SourceError
 from reprogram.instantiation import call, without
@@ -24,12 +25,14 @@ def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
     Unless a precision is asked for it computes in float32: bfloat16 turns over the decision on a few images in a
     hundred, and not on the same ones on other hardware.
     """
-    return _source(cfg["source"], "source", task, device_type)
+    return _source(cfg["source"], "source", task, device_type, processes=_processes(cfg))
 
 
 def training_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:
     """The same to train with: a gradient does not feel bfloat16, but behind a black box differences of losses would."""
-    return _source(cfg["source"], "source", task, device_type, "float32" if is_black_box(cfg) else "auto")
+    return _source(
+        cfg["source"], "source", task, device_type, "float32" if is_black_box(cfg) else "auto", _processes(cfg)
+    )
 
 
 def scoring_source(cfg: Config, device_type: str, task: TaskSpec, trained: SourceModel) -> SourceModel:
@@ -55,17 +58,29 @@ def network(cfg: Config, task: TaskSpec) -> NetworkSource:
     return made
 
 
+def _processes(cfg: Config) -> int:
+    """That ask the source together; a result that is loaded has no trainer."""
+    return processes_of(cfg["trainer"]) if "trainer" in cfg else 1
+
+
 def _source(
-    choice: Config, key: str, task: TaskSpec, device_type: str | None = None, auto: str = "float32"
+    choice: Config,
+    key: str,
+    task: TaskSpec,
+    device_type: str | None = None,
+    auto: str = "float32",
+    processes: int = 1,
 ) -> SourceModel:
     """A source from its block, on the fast path of a device where one is named."""
     if not isinstance(choice, Mapping):
         raise ConfigError(f"{key}: expected the keys of a source, got {choice!r}; choose one with +source@{key}=NAME")
     if isinstance(choice.get("members"), Mapping):  # sources within a source
         blocks = choice["members"].items()
-        members = {name: _source(block, f"{key}.members.{name}", task, device_type, auto) for name, block in blocks}
+        members = {
+            name: _source(block, f"{key}.members.{name}", task, device_type, auto, processes) for name, block in blocks
+        }
         choice = {**choice, "members": members}
-    model: SourceModel = call(without(choice, SOURCE_KEYS), key, task_class_names=task.class_names)
+    model: SourceModel = call(without(choice, SOURCE_KEYS), key, task_class_names=task.class_names, processes=processes)
     prepare = choice.get("prepare", False)  # not all can be rewritten
     if not isinstance(prepare, bool):
         raise ConfigError(f"{key}.prepare: expected true or false, got {prepare!r}")

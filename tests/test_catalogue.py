@@ -86,7 +86,8 @@ def test_there_is_a_line_for_every_source() -> None:
     lines = [row[2] for row in rows("source")]
     sources = [choice for choice in CHOICES if choice.startswith("source=")]
     assert len(lines) == len(sources)
-    for choice, row in zip(sources, sorted(rows("source")), strict=True):
+    by_choice = sorted(rows("source"), key=lambda row: row[0].split("`")[1])
+    for choice, row in zip(sources, by_choice, strict=True):
         assert row[0].startswith(f"`{choice}`")
         assert choice in row[2]
 

@@ -30,7 +30,7 @@ FACTS = {  # arguments that code gives and no YAML may repeat
     "program": {"canvas", "support", "seed", "encoder"},
     "mapping": {"source_classes", "target_classes", "seed"},
     "estimator": {"dimension"},
-    "source": {"task_class_names"},
+    "source": {"task_class_names", "processes"},
     "access": {"source", "ledger", "priced"},
     "loss": {"class_counts"},
     "optimizer": {"params"},

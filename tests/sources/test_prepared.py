@@ -279,7 +279,7 @@ def test_images_go_in_parts_without_a_graph_and_together_with_one() -> None:
     assert made.at_once() == made.at_once(graph=True) == 2
 
 
-@pytest.mark.parametrize(("free", "without", "with_graph"), [(1 << 40, 32, None), (0, 1, 1)])
+@pytest.mark.parametrize(("free", "without", "with_graph"), [(1 << 40, 16, None), (0, 1, 1)])
 def test_as_many_as_fit_into_half_of_the_free_memory_go_together(
     free: int, without: int, with_graph: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

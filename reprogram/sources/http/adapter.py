@@ -91,7 +91,7 @@ class Reply:
         """
         try:
             return json.loads(self.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnusableReply(f"expected JSON, got {excerpt(self.content)}") from error
 
 

@@ -1,6 +1,7 @@
 """Requests to one host: concurrent, paced, tried again, and nothing sent that the account does not know of."""
 
 import asyncio
+import json
 import logging
 import random
 import ssl
@@ -117,6 +118,7 @@ class Client:
             OracleError: If a request failed for good.
             QueryBudgetExceeded: Of the account.
         """
+        self._stop.clear()
         return self._wait_for(self._all(requests, account, read, apart))
 
     def close(self) -> None:
@@ -125,7 +127,6 @@ class Client:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _all(self, requests: Any, account: Account, read: Any, apart: bool) -> list[bytes]:
-        self._stop.clear()
         answers: dict[int, bytes] = {}
 
         async def one(make: Callable[[], Request], rows: Sequence[int]) -> None:
@@ -183,7 +184,7 @@ class Client:
         read: Callable[[Reply, Sequence[int]], list[bytes]],
     ) -> list[bytes]:
         """One attempt, in the account before it leaves and after it came back."""
-        await self._pace.turn(len(rows))
+        await self._pace.turn(len(rows), self._sleep)
         if self._stop.is_set():
             raise _Stopped
         account.sent(len(rows))
@@ -193,8 +194,8 @@ class Client:
                 answers = read(reply, rows)
             except UnusableReply as error:
                 raise Failure(self._blotted(str(error)), again=self._proven, charged=True) from error
-        except Failure as failure:
-            account.failed(len(rows), failure.charged)
+        except Exception as error:
+            account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
             raise
         account.answered(rows, answers)
         self._proven = True
@@ -215,19 +216,24 @@ class Client:
             finally:
                 await response.aclose()
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise failures.of_transport(error) from error
-        failure = failures.of_status(response, self._free, self._proven)
-        if failure is not None:
+            failure = failures.of_transport(error)
             failure.what = self._blotted(failure.what)
-            raise failure
-        return Reply(response.content, response.headers)
+            raise failure from error
+        content = (
+            self._blotted(response.content.decode("latin-1")).encode("latin-1") if self._secret else response.content
+        )
+        found = failures.of_status(response, content, self._free, self._proven)
+        if found is not None:
+            found.what = self._blotted(found.what)
+            raise found
+        return Reply(content, response.headers)
 
     async def _tried(self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
         retrying = AsyncRetrying(
             stop=self._gives_up,
             retry=retry_if_exception(self._may_help),
             wait=self._wait,
-            sleep=self._sleep,
+            sleep=self._rest,
             reraise=True,
         )
         return await retrying(attempt, *arguments)
@@ -240,8 +246,9 @@ class Client:
     def _may_help(self, error: BaseException) -> bool:
         if not isinstance(error, Failure):
             return False
-        self._pace.failed(error.wait)
-        return error.again and (error.wait or 0) <= LONGEST_ASKED and not self._stop.is_set()
+        patient = (error.wait or 0) <= LONGEST_ASKED
+        self._pace.failed(error.wait if patient else None)
+        return error.again and patient and not self._stop.is_set()
 
     def _wait(self, state: RetryCallState) -> float:
         doubled: float = min(self._longest_wait, FIRST_WAIT * 2 ** (state.attempt_number - 1))
@@ -249,12 +256,19 @@ class Client:
         asked = error.wait if isinstance(error, Failure) and error.wait is not None else 0.0
         return max(asked, doubled * random.uniform(0.5, 1))
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _rest(self, seconds: float) -> None:
+        await self._sleep(seconds)
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Whether the question ended meanwhile."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
+        return self._stop.is_set()
 
     def _blotted(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+        for form in (self._secret, json.dumps(self._secret)[1:-1]) if self._secret else ():
+            text = text.replace(form, "***")
+        return text
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)

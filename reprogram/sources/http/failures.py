@@ -55,20 +55,27 @@ def of_transport(error: httpx.TransportError | httpx.DecodingError) -> Failure:
             charged=False,
         )
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return Failure(f"{what}: see to source.url", again=False, charged=False)
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):  # nothing was sent
+        return Failure(f"{what}: see to source.url and source.key_header", again=False, charged=False)
     remedy = "is source.url right, and the service up?" if unsent else "raise source.timeout if it is slow"
     return Failure(f"no reply ({what}): {remedy}", again=True, charged=False if unsent else None, reached=not unsent)
 
 
-def of_status(response: httpx.Response, free: tuple[int, ...], proven: bool) -> Failure | None:
-    """A reply that says itself that it has no answer; ``proven``: there were answers before."""
+def of_status(response: httpx.Response, content: bytes, free: tuple[int, ...], proven: bool) -> Failure | None:
+    """A reply that says itself that it has no answer.
+
+    Args:
+        response: The reply.
+        content: Its body, without secrets.
+        free: Statuses that are not charged.
+        proven: Whether there were answers before.
+    """
     status = response.status_code
     if 200 <= status < 300:
         kind = response.headers.get("content-type", "")
-        if "html" in kind or response.content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        if "html" in kind or content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
             return Failure(
-                f"expected scores, got a web page ({excerpt(response.content)}): see to source.url",
+                f"expected scores, got a web page ({excerpt(content)}): see to source.url",
                 again=proven,
                 charged=False,
             )
@@ -84,7 +91,7 @@ def of_status(response: httpx.Response, free: tuple[int, ...], proven: bool) -> 
     again = status in RETRIED or status >= 500
     advice = f": {ADVICE[status]}" if status in ADVICE else ""
     return Failure(
-        f"status {status} ({excerpt(response.content)}){advice}",
+        f"status {status} ({excerpt(content)}){advice}",
         again,
         charged=False if status < 500 or status in free else None,
         wait=_retry_after(response.headers.get("retry-after")),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +27,14 @@ class Pace:
         self._next = self._paused_until = 0.0
         self._failures = 0
 
-    async def turn(self, images: int) -> None:
-        """Returns when a request of so many images may leave."""
+    async def turn(self, images: int, sleep: Callable[[float], Awaitable[bool]]) -> None:
+        """Returns when a request of so many images may leave, or ``sleep`` says that none may any more."""
         clock = asyncio.get_running_loop().time
         moment = max(clock(), self._next)
         self._next = moment + max(self._by_request, images * self._by_image)  # its place in the row is taken now
         while (wait := max(moment, self._paused_until) - clock()) > 0:
-            await asyncio.sleep(wait)
+            if await sleep(wait):
+                return
 
     def succeeded(self) -> None:
         """After an answer."""

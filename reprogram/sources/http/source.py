@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import re
 import ssl
 import weakref
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ import httpx
 import torch
 from torch import Tensor
 
-from reprogram.distributed import number_of_processes
 from reprogram.errors import ConfigError, OracleError, ShapeError, SourceError
 from reprogram.sources.encoding import resolution
 from reprogram.sources.http.adapter import Adapter, Images, Reply, Request
@@ -62,6 +62,7 @@ class HttpSource(RemoteSource):
         ca_file: Certificates to trust; ``None``: the system's.
         proxy: Address of one; those of the environment are not used.
         plain_http: Whether images may go unencrypted to another machine.
+        processes: That ask together: each gets its share of the rates and of the concurrency.
 
     Raises:
         ConfigError: If a value is wrong, or the key is not in the environment.
@@ -91,10 +92,15 @@ class HttpSource(RemoteSource):
         ca_file: str | None = None,
         proxy: str | None = None,
         plain_http: bool = False,
+        processes: int = 1,
     ) -> None:
         super().__init__()
         host = _host(url, plain_http)
         resolution(encoding)
+        if not 1 <= jpeg_quality <= 100:
+            raise ConfigError(f"source.jpeg_quality: expected a whole number in 1..100, got {jpeg_quality}")
+        if key_header is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key_header):
+            raise ConfigError(f"source.key_header: expected the name of a header, got {key_header!r}")
         if encoding not in adapter.encodings:
             raise ConfigError(
                 f"access.encoding: expected {' or '.join(adapter.encodings)}, which {type(adapter).__name__} can send, "
@@ -105,11 +111,14 @@ class HttpSource(RemoteSource):
             {"requests_per_second": requests_per_second, "images_per_second": images_per_second, "timeout": timeout},
             {"longest_wait": longest_wait, "pause": pause, "drift_check": drift_check},
         )
+        if concurrency < processes:
+            raise ConfigError(
+                f"source.concurrency: expected at least {processes}, one request for each process, got {concurrency}"
+            )
         self.encoding, self.jpeg_quality, self.drift_check = encoding, jpeg_quality, drift_check
         self.adapter, self.url, self._concurrency = adapter, url.rstrip("/"), concurrency
         key = _key(key_env)
         header, prefix = (key_header, "") if key_header is not None else adapter.key_header
-        processes = number_of_processes()
         by_request, by_image = (
             None if rate is None else rate / processes for rate in (requests_per_second, images_per_second)
         )
@@ -117,7 +126,7 @@ class HttpSource(RemoteSource):
             self.url,
             headers={} if key is None else {header: prefix + key},
             secret=key,
-            concurrency=max(1, concurrency // processes),
+            concurrency=concurrency // processes,
             pace=Pace(by_request, by_image, pause_after, pause),
             timeout=timeout,
             attempts=attempts,
@@ -203,7 +212,8 @@ def _host(url: str, plain_http: bool) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
         raise ConfigError(f"source.url: expected https://host/..., got '{url}' ({error})") from error
     if parts.username or parts.password:
         raise ConfigError("source.url: expected no name and password in it; set source.key_env")

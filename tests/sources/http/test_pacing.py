@@ -11,13 +11,15 @@ from reprogram.sources.http.pacing import Pace
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    state = SimpleNamespace(now=100.0)
+    state = SimpleNamespace(now=100.0, ended=False)
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(seconds: float) -> bool:
         state.now += seconds
+        return state.ended
 
+    state.sleep = sleep
     loop = SimpleNamespace(time=lambda: state.now)
-    monkeypatch.setattr(pacing, "asyncio", SimpleNamespace(get_running_loop=lambda: loop, sleep=sleep))
+    monkeypatch.setattr(pacing, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
     return state
 
 
@@ -27,7 +29,7 @@ def turns(pace: Pace, clock: SimpleNamespace, images: list[int]) -> list[float]:
     async def all_turns() -> list[float]:
         found = []
         for count in images:
-            await pace.turn(count)
+            await pace.turn(count, clock.sleep)
             found.append(round(clock.now - 100, 6))
         return found
 
@@ -74,3 +76,11 @@ def test_failures_in_a_row_pause_all(clock: SimpleNamespace, caplog: pytest.LogC
     pace.failed(None)
     assert turns(pace, clock, [1]) == [40]
     assert caplog.text.count("3 attempts in a row failed: sending pauses for 20 s") == 2
+
+
+def test_nobody_waits_for_a_turn_that_will_not_come(clock: SimpleNamespace) -> None:
+    pace = Pace(None, None, 9, 1.0)
+    pace.failed(7.0)
+    pace._paused_until += 1e9
+    clock.ended = True
+    assert turns(pace, clock, [1]) == [pytest.approx(1e9 + 7)]  # after one sleep, which was cut short
