@@ -59,7 +59,7 @@ class HttpSource(RemoteSource):
         free_statuses: Statuses of 500 and above that the API does not charge; ``None``: as the service has it. Those
             below are never charged.
         drift_check: Stored answers that a continued run asks for again; 0: none.
-        ca_file: Certificates to trust; ``None``: the system's.
+        ca_file: Certificates to trust; ``None``: certifi's.
         proxy: Address of one; those of the environment are not used.
         plain_http: Whether images may go unencrypted to another machine.
         processes: That ask together: each gets its share of the rates and of the concurrency.
