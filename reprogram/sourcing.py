@@ -37,7 +37,8 @@ def training_source(cfg: Config, device_type: str, task: TaskSpec) -> SourceMode
 
 def scoring_source(cfg: Config, device_type: str, task: TaskSpec, trained: SourceModel) -> SourceModel:
     """``source``, which may be the one that was trained with."""
-    same = is_black_box(cfg) or not gains_from_bfloat16(device_type)
+    chosen = cfg["source"].get("precision", "auto") != "auto"
+    same = chosen or is_black_box(cfg) or not gains_from_bfloat16(device_type)
     return trained if same else source(cfg, device_type, task)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import random
 import ssl
 import threading
@@ -23,8 +22,6 @@ from reprogram.sources.http.pacing import Pace
 from reprogram.sources.remote import Account
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5.0)
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": f"reprogram httpx/{httpx.__version__}"}
@@ -193,7 +190,7 @@ class Client:
             try:
                 answers = read(reply, rows)
             except UnusableReply as error:
-                raise Failure(self._blotted(str(error)), again=self._proven, charged=True) from error
+                raise Failure(str(error), again=self._proven, charged=True) from error
         except Exception as error:
             account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
             raise

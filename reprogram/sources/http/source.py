@@ -214,7 +214,7 @@ def _host(url: str, plain_http: bool) -> str:
         host, port = parts.hostname, parts.port
         httpx.URL(url)
     except (ValueError, httpx.InvalidURL) as error:
-        raise ConfigError(f"source.url: expected https://host/..., got '{url}' ({error})") from error
+        raise ConfigError(f"source.url: expected https://host/... ({error})") from error  # it may hold a password
     if parts.username or parts.password:
         raise ConfigError("source.url: expected no name and password in it; set source.key_env")
     if parts.scheme not in ("http", "https") or not host or parts.fragment:
