@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,20 +160,23 @@ class BlackBox(SourceModel):
             return self._send(images, ())
         keys = self._keys(images)
         stored = self.ledger.look_up(keys)
-        known = dict(zip(stored, self._read(list(stored.values())), strict=True))
-        if self._drift and (old := {key: known[key] for key in known if key not in self._asked}):
-            self._check_drift({key: image for key, image in zip(keys, images, strict=True) if key in old}, old)
-        rows = {key: row for row, key in enumerate(keys) if key not in known}  # equal images are asked once
+        answers = self._read(list(stored.values()))
+        if self._drift and (old := stored.keys() - self._asked):
+            known = dict(zip(stored, answers, strict=True))
+            self._check_drift({key: image for key, image in zip(keys, images, strict=True) if key in old}, known)
+        rows = {key: row for row, key in enumerate(keys) if key not in stored}  # equal images are asked once
         if rows:
-            known |= zip(rows, self._send(images[list(rows.values())], list(rows)).cpu(), strict=True)
+            answers = torch.cat([answers, self._send(images[list(rows.values())], list(rows)).cpu()])
             self._asked.update(rows if self._drift else ())
-        return torch.stack([known[key] for key in keys])
+        places = {key: place for place, key in enumerate((*stored, *rows))}
+        return answers[[places[key] for key in keys]]
 
-    def _read(self, answers: Sequence[bytes]) -> Sequence[Tensor]:
-        """Stored answers, each as log-probabilities [K_s] float32."""
+    def _read(self, answers: Sequence[bytes]) -> Tensor:
+        """Stored answers as log-probabilities [B, K_s] float32."""
         if isinstance(self.source, RemoteSource):
-            return list(self.source.read(answers))
-        return [torch.frombuffer(bytearray(answer), dtype=torch.float32) for answer in answers]
+            return self.source.read(answers)
+        numbers = np.frombuffer(bytearray(b"".join(answers)), np.float32)
+        return torch.from_numpy(numbers).view(len(answers), self.spec.num_classes)
 
     def _send(self, images: Tensor, keys: Sequence[bytes]) -> Tensor:
         """Counts, sends, checks; stores every usable answer under its key, if there are keys."""

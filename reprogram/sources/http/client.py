@@ -6,12 +6,14 @@ import random
 import ssl
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from itertools import islice
 from typing import Any, TypeVar
 
-import httpx
+import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from reprogram.errors import OracleError, QueryBudgetExceeded
@@ -23,8 +25,9 @@ from reprogram.sources.remote import Account
 
 T = TypeVar("T")
 
-ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5.0)
-HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": f"reprogram httpx/{httpx.__version__}"}
+HEADERS = {"Accept-Encoding": "gzip, deflate", "User-Agent": f"reprogram aiohttp/{aiohttp.__version__}"}
+KEPT_OPEN = 5.0  # seconds that a connection waits for its next request: less than any service does
+LARGEST = 2**28  # bytes of a reply; scores of a thousand images and classes as text are a tenth of that
 
 FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time, at random between that and its half
 LONGEST_ASKED = 3600.0  # a service that wants more patience than these seconds is not waited for
@@ -43,7 +46,7 @@ class Client:
         secret: Never to be shown; it is blotted out where a reply repeats it.
         concurrency: Most requests under way, >= 1.
         pace: When they may leave.
-        timeout: Seconds to connect, to send, and between two parts of a reply.
+        timeout: Seconds of an attempt, at most half of them to connect.
         attempts: Of one request, >= 1.
         longest_wait: Seconds between two of them, at most.
         free: Statuses of replies that are not charged.
@@ -69,18 +72,10 @@ class Client:
         self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
         self._proven = False  # whether there was ever a usable answer: before, what does not fit never will
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
-        self._headers, self._urls = {**HEADERS, **headers}, dict[str, httpx.URL]()
-        self._timeouts = {"timeout": httpx.Timeout(timeout).as_dict()}
-        # A pool of one connection for each request under way: httpx looks through all connections of a pool, twice a
-        # request. Transports keep no cookies and follow nobody.
-        self._connections = [
-            httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=ONE, proxy=proxy)
-            for _ in range(concurrency)
-        ]
-        self._free_ones: asyncio.LifoQueue[httpx.AsyncHTTPTransport] = asyncio.LifoQueue()
-        for connection in self._connections:
-            self._free_ones.put_nowait(connection)
-        self._ahead = asyncio.Semaphore(concurrency)  # requests that are made while others are under way
+        self._headers, self._verify, self._proxy = {**HEADERS, **headers}, verify, proxy
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2)
+        self._session: aiohttp.ClientSession | None = None
+        self._concurrency = concurrency
         threading.Thread(target=self._run, name="reprogram-http", daemon=True).start()
 
     def ask(self, request: Request) -> Reply:
@@ -89,7 +84,7 @@ class Client:
         Raises:
             OracleError: If no reply of success came.
         """
-        return self._wait_for(self._asked(request))
+        return self._wait_for(self._tried(self._exchange, request))
 
     def send(
         self,
@@ -126,42 +121,33 @@ class Client:
     async def _all(self, requests: Any, account: Account, read: Any, apart: bool) -> list[bytes]:
         answers: dict[int, bytes] = {}
 
-        async def one(make: Callable[[], Request], rows: Sequence[int]) -> None:
+        async def work(requests: Iterable[tuple[Awaitable[Request], Sequence[int]]]) -> None:
             try:
-                async with self._ahead:
-                    if self._stop.is_set():
-                        raise _Stopped
-                    request = await asyncio.to_thread(make) if apart else make()
-                    connection = await self._free_ones.get()
-                # kept between attempts: in an outage no others follow, to be paid in vain
-                with self._returned(connection):
-                    found = await self._tried(self._booked, connection, request, rows, account, read)
+                for request, rows in requests:  # each is kept between attempts: in an outage no others follow
+                    found = await self._tried(self._booked, await request, rows, account, read)
+                    answers.update(zip(rows, found, strict=True))
             except BaseException:
                 self._stop.set()  # the others finish what they have sent, and send nothing more
                 raise
-            answers.update(zip(rows, found, strict=True))
 
-        started = 0
+        made = self._made_ahead(requests) if apart else ((_made(make), rows) for make, rows in requests)
         if not self._proven:
-            await one(*requests[0])
-            started = 1
-        outcomes = await asyncio.gather(*(one(*request) for request in requests[started:]), return_exceptions=True)
+            await work(islice(made, 1))
+        workers = (work(made) for _ in range(self._concurrency))
+        outcomes = await asyncio.gather(*workers, return_exceptions=True)
         errors = [found for found in outcomes if isinstance(found, BaseException)]
         for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
             raise error
         return [answers[row] for row in sorted(answers)]
 
-    async def _asked(self, request: Request) -> Reply:
-        connection = await self._free_ones.get()
-        with self._returned(connection):
-            return await self._tried(self._exchange, connection, request)
-
-    @contextmanager
-    def _returned(self, connection: httpx.AsyncHTTPTransport) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._free_ones.put_nowait(connection)
+    def _made_ahead(self, requests: Any) -> Iterator[tuple[Awaitable[Request], Sequence[int]]]:
+        """Makes as many as can be under way while others are."""
+        begun = deque[tuple[Awaitable[Request], Sequence[int]]]()
+        for make, rows in requests:
+            begun.append((self._loop.run_in_executor(None, make), rows))
+            if len(begun) > self._concurrency:
+                yield begun.popleft()
+        yield from begun
 
     def _run(self) -> None:
         self._loop.run_forever()
@@ -169,12 +155,11 @@ class Client:
         self._loop.close()
 
     async def _hang_up(self) -> None:
-        for connection in self._connections:
-            await connection.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def _booked(
         self,
-        connection: httpx.AsyncHTTPTransport,
         request: Request,
         rows: Sequence[int],
         account: Account,
@@ -186,7 +171,7 @@ class Client:
             raise _Stopped
         account.sent(len(rows))
         try:
-            reply = await self._exchange(connection, request)
+            reply = await self._exchange(request)
             try:
                 answers = read(reply, rows)
             except UnusableReply as error:
@@ -199,31 +184,39 @@ class Client:
         self._pace.succeeded()
         return answers
 
-    async def _exchange(self, connection: httpx.AsyncHTTPTransport, request: Request) -> Reply:
-        url = self._urls.get(request.path)
-        if url is None:
-            url = self._urls[request.path] = httpx.URL(f"{self.url}/{request.path}" if request.path else self.url)
+    async def _exchange(self, request: Request) -> Reply:
         # a key of its own for each attempt: a proxy that repeats a request is found out, we never ask for less
-        headers = {**self._headers, **request.headers, "Idempotency-Key": uuid.uuid4().hex}
-        sent = httpx.Request(request.method, url, headers=headers, content=request.content, extensions=self._timeouts)
+        headers = {**request.headers, "Idempotency-Key": uuid.uuid4().hex}
         try:
-            response = await connection.handle_async_request(sent)
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            failure = failures.of_transport(error)
-            failure.what = self._blotted(failure.what)
-            raise failure from error
-        content = (
-            self._blotted(response.content.decode("latin-1")).encode("latin-1") if self._secret else response.content
-        )
-        found = failures.of_status(response, content, self._free, self._proven)
+            async with self._open().request(
+                request.method,
+                f"{self.url}/{request.path}" if request.path else self.url,
+                data=request.content or None,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy,
+            ) as response:
+                content = self._blotted_bytes(await _whole(response))
+                found = failures.of_status(response.status, response.headers, content, self._free, self._proven)
+        except failures.TRANSPORT as error:
+            found = failures.of_transport(error)
+            found.what = self._blotted(found.what)
+            raise found from error
         if found is not None:
             found.what = self._blotted(found.what)
             raise found
         return Reply(content, response.headers)
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Made within the loop. It keeps no cookies, and asks nothing of the environment."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._verify, keepalive_timeout=KEPT_OPEN),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                timeout=self._timeout,
+            )
+        return self._session
 
     async def _tried(self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object) -> T:
         retrying = AsyncRetrying(
@@ -267,6 +260,9 @@ class Client:
             text = text.replace(form, "***")
         return text
 
+    def _blotted_bytes(self, content: bytes) -> bytes:
+        return self._blotted(content.decode("latin-1")).encode("latin-1") if self._secret else content
+
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -277,3 +273,17 @@ class Client:
             self._loop.call_soon_threadsafe(self._stop.set)
             future.exception()
             raise
+
+
+async def _made(make: Callable[[], Request]) -> Request:
+    return make()
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body, if it has an end within reason."""
+    content = bytearray()
+    async for part in response.content.iter_any():
+        content += part
+        if len(content) > LARGEST:
+            raise Failure(f"expected scores, got more than {LARGEST:,} bytes: see to source.url", False, charged=True)
+    return bytes(content)

@@ -1,15 +1,21 @@
 """What can go wrong with one attempt: whether another may help, whether it is charged, and what to tell the user."""
 
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import httpx
+import aiohttp
 
 from reprogram.errors import OracleError
 from reprogram.sources.http.adapter import excerpt
 
 RETRIED = (408, 425, 429)  # and all of 5xx
+
+TRANSPORT = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What aiohttp raises; ValueError: for what cannot be sent."""
+UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 ADVICE = {
     401: "the key is missing or wrong: see to the environment variable that source.key_env names",
@@ -45,34 +51,36 @@ class Failure(OracleError):  # noqa: N818 - one attempt, not yet the error of a 
         return self.what
 
 
-def of_transport(error: httpx.TransportError | httpx.DecodingError) -> Failure:
+def of_transport(error: Exception) -> Failure:
     """No reply came, or none that can be unpacked."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if "CERTIFICATE" in what.upper() or "SSL" in what.upper():
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return Failure(
             f"no secure connection ({what}): see to source.url; for a certificate of your own set source.ca_file",
             again=False,
             charged=False,
         )
-    unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):  # nothing was sent
+    if isinstance(error, ValueError):
         return Failure(f"{what}: see to source.url and source.key_header", again=False, charged=False)
+    unsent = isinstance(error, UNSENT)
     remedy = "is source.url right, and the service up?" if unsent else "raise source.timeout if it is slow"
     return Failure(f"no reply ({what}): {remedy}", again=True, charged=False if unsent else None, reached=not unsent)
 
 
-def of_status(response: httpx.Response, content: bytes, free: tuple[int, ...], proven: bool) -> Failure | None:
+def of_status(
+    status: int, headers: Mapping[str, str], content: bytes, free: tuple[int, ...], proven: bool
+) -> Failure | None:
     """A reply that says itself that it has no answer.
 
     Args:
-        response: The reply.
+        status: Of the reply.
+        headers: Of the reply.
         content: Its body, without secrets.
         free: Statuses that are not charged.
         proven: Whether there were answers before.
     """
-    status = response.status_code
     if 200 <= status < 300:
-        kind = response.headers.get("content-type", "")
+        kind = headers.get("content-type", "")
         if "html" in kind or content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
             return Failure(
                 f"expected scores, got a web page ({excerpt(content)}): see to source.url",
@@ -81,7 +89,7 @@ def of_status(response: httpx.Response, content: bytes, free: tuple[int, ...], p
             )
         return None
     if 300 <= status < 400:
-        place = response.headers.get("location", "nowhere")
+        place = headers.get("location", "nowhere")
         return Failure(
             f"it sends elsewhere ({status}, {place}), which is refused, as images go to source.url alone: if that is "
             "the right place, set it",
@@ -94,7 +102,7 @@ def of_status(response: httpx.Response, content: bytes, free: tuple[int, ...], p
         f"status {status} ({excerpt(content)}){advice}",
         again,
         charged=False if status < 500 or status in free else None,
-        wait=_retry_after(response.headers.get("retry-after")),
+        wait=_retry_after(headers.get("retry-after")),
     )
 
 

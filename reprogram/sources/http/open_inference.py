@@ -102,6 +102,7 @@ class OpenInference(Adapter):
         self.outputs, self.content, self.layout, self.binary = outputs, content, layout, binary
         self.datatype = "BYTES" if content == "files" else datatype
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self._plain = plain
         self.most = images_per_request
         eight_bits = content == "tensor" and datatype == "UINT8"  # of which ``png`` says as much
         self.encodings = ("png", "jpeg") if content == "files" else ("png",) if eight_bits else ("float", "png")
@@ -173,10 +174,11 @@ class OpenInference(Adapter):
             if self.binary:  # each file behind its length
                 return b"".join(len(file).to_bytes(4, "little") + file for file in images.files), shape
             return [base64.b64encode(file).decode() for file in images.files], shape
+        values = images.tensor
         if self.datatype == "UINT8":
-            values = (images.tensor * 255).round().to(torch.uint8)
-        else:
-            values = (images.tensor - _channels(self.mean)) / _channels(self.std)
+            values = (values * 255).round().to(torch.uint8)
+        elif not self._plain:
+            values = (values - _channels(self.mean)) / _channels(self.std)
         values = values.permute(LAYOUTS[self.layout]).contiguous()
         return values.numpy().tobytes() if self.binary else values.flatten().tolist(), list(values.shape)
 

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import certifi
 import torch
 from torch import Tensor
+from yarl import URL
 
 from reprogram.errors import ConfigError, OracleError, ShapeError, SourceError
 from reprogram.sources.encoding import resolution
@@ -212,8 +213,8 @@ def _host(url: str, plain_http: bool) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL) as error:
+        URL(url)
+    except ValueError as error:
         raise ConfigError(f"source.url: expected https://host/... ({error})") from error  # it may hold a password
     if parts.username or parts.password:
         raise ConfigError("source.url: expected no name and password in it; set source.key_env")
@@ -252,10 +253,8 @@ def _key(variable: str | None) -> str | None:
 
 
 def _trusted(ca_file: str | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        return ssl.create_default_context(cafile=certifi.where() if ca_file is None else ca_file)
     except OSError as error:
         raise ConfigError(f"source.ca_file: expected a file of PEM certificates at {ca_file} ({error})") from error
 

@@ -238,7 +238,7 @@ def test_nobody_there_and_no_tls() -> None:
         port = stub.url.rsplit(":", 1)[1]
         with pytest.raises(SourceError, match=r"no secure connection .*source\.ca_file"):
             HttpSource(f"https://127.0.0.1:{port}", Toy(), encoding="float", image_size=SIZE)
-    with pytest.raises(SourceError, match=r"no reply \(ConnectError.*is source\.url right"):
+    with pytest.raises(SourceError, match=r"no reply \(ClientConnectorError.*is source\.url right"):
         HttpSource(f"http://127.0.0.1:{port}", Toy(), encoding="float", image_size=SIZE, longest_wait=0.01)
 
 
