@@ -33,9 +33,10 @@ from benchmarking import command_line, environment, measured, read, write
 
 FILE = "http.json"
 SERVICE = 0.005  # seconds of an image
-SECONDS = 2.5  # of a point
+SECONDS = 2.5  # of a point, at least
+ROUNDS = 20  # of requests of a point, at least
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
-PER_REQUEST = (1, 16)
+PER_REQUEST = (1, 16, 64)
 WORK = [(encoding, per_request) for encoding in ("float", "png") for per_request in (1, 8)]
 WANTED = 0.9
 
@@ -100,7 +101,8 @@ def throughput(concurrency: int, per_request: int, whole: bool) -> dict[str, flo
     limit = concurrency / SERVICE
     with stub(10, SERVICE) as url, tempfile.TemporaryDirectory() as folder:
         box = boxed(url, folder, 8, concurrency, per_request)
-        images = torch.rand(int(SECONDS * limit), 3, 8, 8)
+        seconds = max(SECONDS, ROUNDS * per_request * SERVICE)
+        images = torch.rand(int(seconds * limit), 3, 8, 8)
         box(torch.rand(2 * concurrency * per_request, 3, 8, 8))  # opens the connections
         urlopen(f"{url}/served").read()
         before, started = cpu_seconds(), time.perf_counter()
@@ -108,7 +110,7 @@ def throughput(concurrency: int, per_request: int, whole: bool) -> dict[str, flo
         for part in torch.split(images, len(images) if whole else box.at_once()):
             box(part)
             asked += len(part)
-            if time.perf_counter() - started > 2 * SECONDS and not whole:
+            if time.perf_counter() - started > 2 * seconds and not whole:
                 break
         seconds, busy = time.perf_counter() - started, cpu_seconds() - before
         served = json.load(urlopen(f"{url}/served"))
@@ -197,7 +199,8 @@ def report(output: Path) -> None:
         TEXT.format(
             environment=surroundings(record["environment"]),
             one=table(record["points"], 1),
-            several=table(record["points"], PER_REQUEST[-1]),
+            several=table(record["points"], 16),
+            many=table(record["points"], 64),
             work=work_table(record["work"]),
         )
     )
@@ -210,7 +213,7 @@ Through a black box with its ledger in a file, every answer stored, against a st
 pixels, 10 classes, float32 tensors as bytes by the Open Inference Protocol): what is measured is the client's work for
 a request. *stream*: all images in one question. *steps*: one question after the other, of as many images as the
 trainer sends at a time. *CPU*: user and system time of the client's process, all threads. *service*: what the stub
-took in fact. A point takes 2.5 s. Made by
+took in fact. A point takes 2.5 s, or 20 requests of each connection. Made by
 
     python scripts/benchmark_http.py run; python scripts/benchmark_http.py report
 
@@ -224,6 +227,10 @@ took in fact. A point takes 2.5 s. Made by
 
 {several}
 
+## 64 images a request
+
+{many}
+
 ## What an image costs the client
 
 CPU time from an image in memory to its stored answer, 224 x 224 pixels, 1000 classes, 8 requests under way; the PNG
@@ -235,12 +242,10 @@ files are those of a digit under a coarse program, and of the time they take mos
 
 def surroundings(found: dict[str, Any]) -> str:
     """Where it was measured."""
-    import h11
-    import httpcore
-    import httpx
+    import aiohttp
 
-    packages = ", ".join(f"{one.__name__} {one.__version__}" for one in (httpx, httpcore, h11))
-    return f"on {found['device']}; Python {found['python']}, {packages}, torch {found['packages']['torch']}."
+    packages = f"aiohttp {aiohttp.__version__}, torch {found['packages']['torch']}"
+    return f"on {found['device']}; Python {found['python']}, {packages}."
 
 
 def table(points: list[dict[str, Any]], per_request: int) -> str:
