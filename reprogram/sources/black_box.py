@@ -238,14 +238,17 @@ class BlackBox(SourceModel):
 
 
 class _Bookings:
-    """The account of one question to a remote source: see ``Account``."""
+    """The account of one question to a remote source: see ``Account``.
+
+    All of it goes under the purpose of now: an answer may come when the run, cut short, asks for something else.
+    """
 
     def __init__(self, ledger: Ledger, keys: Sequence[bytes]) -> None:
-        self._ledger, self._keys = ledger, keys
+        self._ledger, self._keys, self._purpose = ledger, keys, ledger.current_purpose
         self._covered = 0  # images under way that the run's reservation covered
 
     def sent(self, images: int) -> None:
-        self._covered += self._ledger.spend(images)
+        self._covered += self._ledger.spend(images, self._purpose)
 
     def answered(self, rows: Sequence[int], answers: Sequence[bytes]) -> None:
         self._covered = max(0, self._covered - len(rows))
@@ -255,4 +258,4 @@ class _Bookings:
     def failed(self, images: int, charged: bool | None) -> None:
         covered = min(images, self._covered)
         self._covered -= covered
-        self._ledger.fail(images, charged, covered)
+        self._ledger.fail(images, charged, covered, self._purpose)

@@ -49,6 +49,10 @@ class Client:
         free: Statuses of replies that are not charged.
         verify: Certificates to trust.
         proxy: Address of one, or none.
+
+    Attributes:
+        described: Whether the service has said, fittingly, what it is: then a first answer that cannot be used may be a
+            spoiled one, and is asked for once more; else it never will fit.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class Client:
     ) -> None:
         self.url, self._secret = url.rstrip("/"), secret
         self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
-        self._proven = False  # whether there was ever a usable answer: before, what does not fit never will
+        self._proven = self.described = False  # proven: whether there was ever a usable answer
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._headers, self._urls = {**HEADERS, **headers}, dict[str, httpx.URL]()
         self._timeouts = {"timeout": httpx.Timeout(timeout).as_dict()}
@@ -190,7 +194,8 @@ class Client:
             try:
                 answers = read(reply, rows)
             except UnusableReply as error:
-                raise Failure(str(error), again=self._proven, charged=True) from error
+                again = self._proven or self.described
+                raise Failure(str(error), again, charged=True, reached=self._proven) from error
         except Exception as error:
             account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
             raise

@@ -142,6 +142,7 @@ class HttpSource(RemoteSource):
             facts = adapter.facts(Reply(b"", {}) if question is None else self._client.ask(question))
         except OracleError as error:
             raise SourceError(f"{self.url}: {error}") from error
+        self._client.described = question is not None
         if facts.image_size is not None and tuple(image_size) != facts.image_size:
             raise ConfigError(
                 f"source.image_size: {self.url} takes images of {list(facts.image_size)}, got {list(image_size)}"
