@@ -37,7 +37,7 @@ from reprogram.types import SourceSpec, TaskSpec
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
 PROTOCOL_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", "duplicates")  # of the selection
 ACCESS_KEYS = (  # of the run, not of the black box
-    *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "dry_run"),
+    *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "spare", "dry_run"),
 )
 LEDGER_FILE, OWN_RUN = "ledger.sqlite", "."
 CLASSIFIER_BLOCKS = ("source", "access", "program", "mapping")
@@ -228,7 +228,7 @@ def callbacks(
     if plan is None or plan.interval is None:  # an epoch that ends without a validation cannot be continued from
         found.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
     if plan is not None and account is not None:
-        found.append(BudgetStop(account, plan.sizes))
+        found.append(BudgetStop(account, plan.sizes, plan.spare))
     if choice["patience"] is not None:
         patience = {name: choice[name] for name in ("monitor", "mode", "min_delta", "patience")}
         found.append(EarlyStopping(**patience, check_on_train_epoch_end=False))  # an epoch may end without a validation

@@ -29,6 +29,7 @@ from reprogram.finishing import RunResult, finish, judged_by
 from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
 from reprogram.sources.base import SourceModel
 from reprogram.sources.features import final_layer
+from reprogram.sources.remote import RemoteSource
 from reprogram.training.candidates import check_checkpoints
 from reprogram.training.length import total_steps
 from reprogram.training.module import ReprogrammingModule
@@ -75,7 +76,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, device_type)
     estimator = build.estimator(cfg, classifier.program)
     check_scores(source.spec, estimator.needs_scores)
-    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
+    remote = isinstance(source, RemoteSource)
+    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule, remote)
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     if plan is not None and not _is_child():

@@ -94,9 +94,11 @@ class Ledger:
                 wanted = ", ".join(f"{amount} for {purpose}" for purpose, amount in amounts.items())
                 raise self._exceeded(f"reserve {wanted}", spent, reserved - sum(amounts.values()))
 
-    def hold(self, count: int) -> bool:
-        """Sets the reservation for ``train`` if it fits; else leaves all as it is and returns ``False``."""
+    def hold(self, count: int, spare: int = 0) -> bool:
+        """Sets the reservation for ``train`` if it fits beside so many spare queries; else leaves all as it is."""
         try:
+            if spare and count:  # nothing is held by what costs nothing
+                self.reserve({"train": count + spare})
             self.reserve({"train": count})
         except QueryBudgetExceeded:
             return False
