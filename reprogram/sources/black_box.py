@@ -69,6 +69,10 @@ class BlackBox(SourceModel):
         as_reported(torch.zeros(0, source.spec.num_classes), top_k, decimals)
         if isinstance(source, RemoteSource) and encoding != source.encoding:
             raise ConfigError(f"source.encoding: expected access.encoding={encoding}, got {source.encoding}")
+        if isinstance(source, RemoteSource) and encoding == "jpeg" and jpeg_quality != source.jpeg_quality:
+            raise ConfigError(
+                f"source.jpeg_quality: expected access.jpeg_quality={jpeg_quality}, got {source.jpeg_quality}"
+            )
         self.spec = dataclasses.replace(source.spec, differentiable=False, feature_dim=None)
         self.source = source.requires_grad_(False)
         self.preparation = getattr(source, "preparation", None)

@@ -47,6 +47,7 @@ def test_labels_become_classes_and_nothing_is_paid_twice(name: str, of, tmp_path
         assert config["source"]["classes"] == sorted(LABELS)
         account = Ledger(tmp_path / "run" / "ledger.sqlite", ".")
         assert asked(stub) == account.total() == result.metrics["queries"]["total"]
+        assert result.metrics["queries"]["other"] == 0  # what was found out just now has not drifted
         assert result.metrics["queries"]["mapping"] <= 3 * 32  # the first pass once, and refits
         assert result.metrics["queries"]["retried"] == result.metrics["queries"]["uncertain"] == 0
         classifier = load(tmp_path / "run")
@@ -86,6 +87,17 @@ def test_a_wrong_key_costs_nothing(of, tmp_path: Path) -> None:
             runs.train(of(stub, "http", "source.adapter.outputs=logits"))
         assert asked(stub) == 0
         assert not (tmp_path / "run" / "ledger.sqlite").exists()
+
+
+def test_more_scores_than_there_are_labels_are_refused_when_these_are_known(of, tmp_path: Path) -> None:
+    with serving(SERVICES["http_json"][0]) as stub:
+        with pytest.raises(ConfigError, match=r"access\.top_k: .* 1\.\.4, for 3 labels .*got 5; set access\.top_k=4") as told:
+            runs.train(of(stub, "http_json", "access.top_k=5"))
+        assert f"run_dir={tmp_path / 'run'}" in str(told.value)
+        pass_over = asked(stub)
+        queries = runs.train(of(stub, "http_json", "access.top_k=4")).metrics["queries"]
+        assert queries["mapping"] < pass_over + 32  # was kept
+        assert asked(stub) == queries["total"]
 
 
 def test_a_plan_sends_nothing(of) -> None:

@@ -30,6 +30,12 @@ FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time, at ran
 LONGEST_ASKED = 3600.0  # a service that wants more patience than these seconds is not waited for
 
 
+def joined(url: str, path: str) -> str:
+    """The address of a path behind an address, before its query if it has one."""
+    place, mark, query = url.partition("?")
+    return f"{place.rstrip('/')}/{path}{mark}{query}" if path else url
+
+
 class _Stopped(Exception):  # noqa: N818 - no error: another request ended the question
     """Nothing more is to be sent."""
 
@@ -69,7 +75,7 @@ class Client:
         verify: ssl.SSLContext,
         proxy: str | None = None,
     ) -> None:
-        self.url, self._secret = url.rstrip("/"), secret
+        self.url, self._secret = url, secret
         self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
         self._proven = self.described = False  # proven: whether there was ever a usable answer
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
@@ -207,7 +213,7 @@ class Client:
     async def _exchange(self, connection: httpx.AsyncHTTPTransport, request: Request) -> Reply:
         url = self._urls.get(request.path)
         if url is None:
-            url = self._urls[request.path] = httpx.URL(f"{self.url}/{request.path}" if request.path else self.url)
+            url = self._urls[request.path] = httpx.URL(joined(self.url, request.path))
         # a key of its own for each attempt: a proxy that repeats a request is found out, we never ask for less
         headers = {**self._headers, **request.headers, "Idempotency-Key": uuid.uuid4().hex}
         sent = httpx.Request(request.method, url, headers=headers, content=request.content, extensions=self._timeouts)

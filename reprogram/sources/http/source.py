@@ -38,7 +38,8 @@ class HttpSource(RemoteSource):
     out before a query is spent; of an API that says nothing, the first image finds it out.
 
     Args:
-        url: ``https://host/...``: the only place that images go to. No secrets in it.
+        url: ``https://host/...``: the only place that images go to; a query (``?api-version=1``) stays behind the
+            adapter's path. No secrets in it.
         adapter: Its schema.
         encoding: How images are sent: ``float``, ``png`` or ``jpeg``; as ``access.encoding``.
         jpeg_quality: 1..100.
@@ -101,6 +102,7 @@ class HttpSource(RemoteSource):
             raise ConfigError(f"source.jpeg_quality: expected a whole number in 1..100, got {jpeg_quality}")
         if key_header is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key_header):
             raise ConfigError(f"source.key_header: expected the name of a header, got {key_header!r}")
+        _check_proxy(proxy)
         if encoding not in adapter.encodings:
             raise ConfigError(
                 f"access.encoding: expected {' or '.join(adapter.encodings)}, which {type(adapter).__name__} can send, "
@@ -116,7 +118,7 @@ class HttpSource(RemoteSource):
                 f"source.concurrency: expected at least {processes}, one request for each process, got {concurrency}"
             )
         self.encoding, self.jpeg_quality, self.drift_check = encoding, jpeg_quality, drift_check
-        self.adapter, self.url, self._concurrency = adapter, url.rstrip("/"), concurrency
+        self.adapter, self.url, self._concurrency = adapter, url if "?" in url else url.rstrip("/"), concurrency
         key = _key(key_env)
         header, prefix = (key_header, "") if key_header is not None else adapter.key_header
         by_request, by_image = (
@@ -228,6 +230,16 @@ def _host(url: str, plain_http: bool) -> str:
     return host if port is None else f"{host}-{port}"
 
 
+def _check_proxy(proxy: str | None) -> None:
+    try:
+        parts = None if proxy is None else urlsplit(proxy)
+        if parts is None or (parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)):
+            return
+    except ValueError:  # also a port that is none
+        pass
+    raise ConfigError("source.proxy: expected http://host:port, or null, got something else")  # it may hold a password
+
+
 def _expect_numbers(whole: dict[str, int], rates: dict[str, float | None], least: dict[str, float]) -> None:
     for key, count in whole.items():
         if count < 1:
@@ -244,6 +256,10 @@ def _key(variable: str | None) -> str | None:
     """The secret itself; it leaves this process in a header only."""
     if variable is None:
         return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise ConfigError(  # which may be the key itself
+            "source.key_env: expected the NAME of the environment variable that holds the key, or null, got something else"
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(f"source.key_env: the environment variable {variable} is not set; export it with the key")

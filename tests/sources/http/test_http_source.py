@@ -270,6 +270,12 @@ def test_nobody_there_and_no_tls() -> None:
         ({"url": "ftp://api.example"}, r"source\.url: expected https://host"),
         ({"encoding": "gif"}, r"access\.encoding: expected one of"),
         ({"key_env": "NO_SUCH_KEY"}, r"source\.key_env: the environment variable NO_SUCH_KEY is not set"),
+        ({"key_env": ""}, r"source\.key_env: expected the NAME of the environment variable"),
+        ({"key_env": "sk-4711"}, r"source\.key_env: expected the NAME of .*got something else$"),
+        ({"proxy": "proxy.example"}, r"source\.proxy: expected http://host:port, or null"),
+        ({"proxy": "socks5://proxy.example:1080"}, r"source\.proxy: expected http://host:port"),
+        ({"proxy": "http://me:word@proxy.example:port"}, r"source\.proxy: expected http://host:port.*something else$"),
+        ({"proxy": "http://[::1"}, r"source\.proxy: expected http://host:port"),
         ({"concurrency": 0}, r"source\.concurrency: expected a whole number >= 1, got 0"),
         ({"timeout": 0.0}, r"source\.timeout: expected a number > 0"),
         ({"images_per_second": -1.0}, r"source\.images_per_second: expected a number > 0"),
@@ -282,6 +288,27 @@ def test_nobody_there_and_no_tls() -> None:
 def test_wrong_choices_are_refused(choices: dict[str, Any], message: str) -> None:
     with serving(honest) as stub, pytest.raises(ConfigError, match=message):
         HttpSource(**{"url": stub.url, "adapter": Toy(), "encoding": "float", "image_size": SIZE} | choices)
+
+
+def test_files_are_as_the_black_box_says() -> None:
+    with serving(honest) as stub:
+        made = source(stub, encoding="jpeg", jpeg_quality=50)
+        with pytest.raises(ConfigError, match=r"source\.jpeg_quality: expected access\.jpeg_quality=90, got 50"):
+            BlackBox(made, Ledger(None, "run"), encoding="jpeg")
+        assert BlackBox(made, Ledger(None, "run"), encoding="jpeg", jpeg_quality=50).encoding == "jpeg"
+
+
+@pytest.mark.parametrize("url", ["/models/?api-version=1&tail=/", "/models?api-version=1&tail=/"])
+def test_a_query_of_the_address_stays_behind_the_path(url: str) -> None:
+    def script(sent: Sent, before: int) -> Says:
+        path, _, query = sent.path.partition("?")
+        assert query == "api-version=1&tail=/"
+        return honest(Sent(path.removeprefix("/models"), sent.headers, sent.content), before)
+
+    with serving(script) as stub:
+        made = HttpSource(stub.url + url, Toy(), encoding="float", image_size=SIZE)
+        assert made(torch.rand(2, 3, *SIZE)).isfinite().all()
+        assert [sent.path.partition("?")[0] for sent in stub.got] == ["/models/about", *2 * ["/models/score"]]
 
 
 def test_images_of_another_size_are_not_sent() -> None:
