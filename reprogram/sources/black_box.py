@@ -80,7 +80,9 @@ class BlackBox(SourceModel):
         self.top_k, self.decimals = top_k, decimals
         self.encoding, self.jpeg_quality = encoding, jpeg_quality
         self.store, self.micro_batch, self.priced = store, micro_batch, priced
-        self._drift = source.drift_check if isinstance(source, RemoteSource) else 0  # images still to be asked again
+        self._drift = 0  # images still to be asked again
+        if isinstance(source, RemoteSource) and ledger.has_answers():
+            self._drift = source.drift_check
         self._asked = set[bytes]()  # keys whose answers are as of now
 
     @property

@@ -183,6 +183,11 @@ class Ledger:
             found |= self._file.rows(f"SELECT key, log_probs FROM answers WHERE key IN ({marks})", *part)
         return found
 
+    def has_answers(self) -> bool:
+        """Whether anything is stored; makes no file."""
+        there = self.path is None or self.path.is_file()
+        return there and bool(self._file.rows("SELECT 1 FROM answers LIMIT 1"))
+
     def spent(self) -> dict[str, int]:
         """Queries of this run, for every purpose."""
         counts = dict(self._file.rows("SELECT purpose, spent FROM queries WHERE run = ?", self.run))
