@@ -74,7 +74,7 @@ def discovered(
     most, top_k = len({*names, OTHER}), cfg["access"]["top_k"]
     if top_k is not None and top_k > most:
         raise ConfigError(
-            f"access.top_k: expected a whole number in 1..{most}, for {len(names)} labels in the answers and '{OTHER}', "
+            f"access.top_k: expected a whole number in 1..{most}, for {len(names)} labels in the answers and {OTHER}, "
             f"got {top_k}; set access.top_k={most} and run_dir={directory.path}, where the answers so far are kept"
         )
     return {**cfg, "source": {**cfg["source"], "classes": names}}

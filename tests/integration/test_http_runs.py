@@ -66,8 +66,8 @@ def test_a_failed_attempt_of_the_last_scoring_needs_a_spare_query(spare: object,
         return Says("try again", 500)
 
     budget = 2 * 32 + 2 * 16 + 16 + 2 * 32 + left  # passes, validations, test, steps
-    adapter = ("source.adapter.outputs=logits", "source.image_size=[6,5]", "source.concurrency=1")
-    choices = (f"access.query_budget={budget}", f"access.spare={spare}", "access.validations=2", "access.encoding=float")
+    adapter = ("source.adapter.outputs=logits", "source.image_size=[6,5]", "access.encoding=float")
+    choices = (f"access.query_budget={budget}", f"access.spare={spare}", "access.validations=2", "source.concurrency=1")
     quick = ("source.longest_wait=0.01", "evaluation.baselines=[]", "trainer.max_steps=-1")
     with serving(failing_once) as stub:
         cfg = of(stub, "http", *adapter, *choices, *quick)
@@ -91,7 +91,7 @@ def test_a_wrong_key_costs_nothing(of, tmp_path: Path) -> None:
 
 def test_more_scores_than_there_are_labels_are_refused_when_these_are_known(of, tmp_path: Path) -> None:
     with serving(SERVICES["http_json"][0]) as stub:
-        with pytest.raises(ConfigError, match=r"access\.top_k: .* 1\.\.4, for 3 labels .*got 5; set access\.top_k=4") as told:
+        with pytest.raises(ConfigError, match=r"access\.top_k: .* 1\.\.4, for 3 .*got 5; set access\.top_k=4") as told:
             runs.train(of(stub, "http_json", "access.top_k=5"))
         assert f"run_dir={tmp_path / 'run'}" in str(told.value)
         pass_over = asked(stub)

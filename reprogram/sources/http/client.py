@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from reprogram.errors import OracleError, QueryBudgetExceeded
 from reprogram.sources.http import failures
 from reprogram.sources.http.adapter import Reply, Request, UnusableReply
+from reprogram.sources.http.addresses import joined
 from reprogram.sources.http.failures import Failure
 from reprogram.sources.http.pacing import Pace
 from reprogram.sources.remote import Account
@@ -26,14 +27,10 @@ T = TypeVar("T")
 ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5.0)
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": f"reprogram httpx/{httpx.__version__}"}
 
+LARGEST = 2**28  # bytes of a reply; scores of a thousand images and classes as text are a tenth of that
+
 FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time, at random between that and its half
 LONGEST_ASKED = 3600.0  # a service that wants more patience than these seconds is not waited for
-
-
-def joined(url: str, path: str) -> str:
-    """The address of a path behind an address, before its query if it has one."""
-    place, mark, query = url.partition("?")
-    return f"{place.rstrip('/')}/{path}{mark}{query}" if path else url
 
 
 class _Stopped(Exception):  # noqa: N818 - no error: another request ended the question
@@ -49,7 +46,7 @@ class Client:
         secret: Never to be shown; it is blotted out where a reply repeats it.
         concurrency: Most requests under way, >= 1.
         pace: When they may leave.
-        timeout: Seconds to connect, to send, and between two parts of a reply.
+        timeout: Seconds of an attempt, at most half of them to connect.
         attempts: Of one request, >= 1.
         longest_wait: Seconds between two of them, at most.
         free: Statuses of replies that are not charged.
@@ -80,7 +77,8 @@ class Client:
         self._proven = self.described = False  # proven: whether there was ever a usable answer
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._headers, self._urls = {**HEADERS, **headers}, dict[str, httpx.URL]()
-        self._timeouts = {"timeout": httpx.Timeout(timeout).as_dict()}
+        self._timeout = timeout
+        self._timeouts = {"timeout": httpx.Timeout(timeout, connect=timeout / 2).as_dict()}
         # A pool of one connection for each request under way: httpx looks through all connections of a pool, twice a
         # request. Transports keep no cookies and follow nobody.
         self._connections = [
@@ -218,18 +216,17 @@ class Client:
         headers = {**self._headers, **request.headers, "Idempotency-Key": uuid.uuid4().hex}
         sent = httpx.Request(request.method, url, headers=headers, content=request.content, extensions=self._timeouts)
         try:
-            response = await connection.handle_async_request(sent)
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-        except (httpx.TransportError, httpx.DecodingError) as error:
+            async with asyncio.timeout(self._timeout):
+                response = await connection.handle_async_request(sent)
+                try:
+                    whole = await _whole(response)
+                finally:
+                    await response.aclose()
+        except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
             failure = failures.of_transport(error)
             failure.what = self._blotted(failure.what)
             raise failure from error
-        content = (
-            self._blotted(response.content.decode("latin-1")).encode("latin-1") if self._secret else response.content
-        )
+        content = self._blotted(whole.decode("latin-1")).encode("latin-1") if self._secret else whole
         found = failures.of_status(response, content, self._free, self._proven)
         if found is not None:
             found.what = self._blotted(found.what)
@@ -288,3 +285,13 @@ class Client:
             self._loop.call_soon_threadsafe(self._stop.set)
             future.exception()
             raise
+
+
+async def _whole(response: httpx.Response) -> bytes:
+    """The body, if it has an end within reason."""
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > LARGEST:
+            raise Failure(f"expected scores, got more than {LARGEST:,} bytes: see to source.url", False, charged=True)
+    return bytes(content)

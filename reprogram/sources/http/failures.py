@@ -45,7 +45,7 @@ class Failure(OracleError):  # noqa: N818 - one attempt, not yet the error of a 
         return self.what
 
 
-def of_transport(error: httpx.TransportError | httpx.DecodingError) -> Failure:
+def of_transport(error: httpx.TransportError | httpx.DecodingError | TimeoutError) -> Failure:
     """No reply came, or none that can be unpacked."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if "CERTIFICATE" in what.upper() or "SSL" in what.upper():

@@ -18,6 +18,7 @@ from torch import Tensor
 from reprogram.errors import ConfigError, OracleError, ShapeError, SourceError
 from reprogram.sources.encoding import resolution
 from reprogram.sources.http.adapter import Adapter, Images, Reply, Request
+from reprogram.sources.http.addresses import check_proxy
 from reprogram.sources.http.answers import OTHER, Reader, pack
 from reprogram.sources.http.client import Client
 from reprogram.sources.http.failures import Failure
@@ -52,7 +53,7 @@ class HttpSource(RemoteSource):
         concurrency: Most requests under way of all processes of a run: what a crash can leave uncertain.
         requests_per_second: Most, of all processes; ``None``: no limit.
         images_per_second: Likewise.
-        timeout: Seconds of an attempt.
+        timeout: Seconds of an attempt, at most half of them to connect.
         attempts: Of one request, >= 1.
         longest_wait: Seconds between two attempts, at most, unless the service asks for more.
         pause_after: Failed attempts in a row after which sending pauses.
@@ -102,7 +103,7 @@ class HttpSource(RemoteSource):
             raise ConfigError(f"source.jpeg_quality: expected a whole number in 1..100, got {jpeg_quality}")
         if key_header is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key_header):
             raise ConfigError(f"source.key_header: expected the name of a header, got {key_header!r}")
-        _check_proxy(proxy)
+        check_proxy(proxy)
         if encoding not in adapter.encodings:
             raise ConfigError(
                 f"access.encoding: expected {' or '.join(adapter.encodings)}, which {type(adapter).__name__} can send, "
@@ -230,16 +231,6 @@ def _host(url: str, plain_http: bool) -> str:
     return host if port is None else f"{host}-{port}"
 
 
-def _check_proxy(proxy: str | None) -> None:
-    try:
-        parts = None if proxy is None else urlsplit(proxy)
-        if parts is None or (parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)):
-            return
-    except ValueError:  # also a port that is none
-        pass
-    raise ConfigError("source.proxy: expected http://host:port, or null, got something else")  # it may hold a password
-
-
 def _expect_numbers(whole: dict[str, int], rates: dict[str, float | None], least: dict[str, float]) -> None:
     for key, count in whole.items():
         if count < 1:
@@ -258,7 +249,7 @@ def _key(variable: str | None) -> str | None:
         return None
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
         raise ConfigError(  # which may be the key itself
-            "source.key_env: expected the NAME of the environment variable that holds the key, or null, got something else"
+            "source.key_env: expected the NAME of the environment variable that holds the key, got something else"
         )
     key = os.environ.get(variable, "").strip()
     if not key:
