@@ -60,7 +60,7 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
-    device_type = trainers.device_type(cfg["trainer"]["accelerator"])
+    device_type = sourcing.device_type(cfg["trainer"]["accelerator"])
     source = sourcing.training_source(cfg, device_type, data.spec)
     if isinstance(source, RemoteSource) and (just_asked or _is_child()):
         source.drift_check = 0
