@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def query_plan(
-    cfg: Mapping[str, Any], data: TaskData, queries_per_example: int, fits: RefitSchedule
+    cfg: Mapping[str, Any], data: TaskData, queries_per_example: int, fits: RefitSchedule, remote: bool = False
 ) -> QueryPlan | None:
-    """What the run will ask of a black box; ``None`` in a white box."""
+    """What the run will ask of a black box, whose attempts may fail where it is remote; ``None`` in a white box."""
     if not is_black_box(cfg):
         return None
     access, batch_size = cfg["access"], cfg["data"]["batch_size"]
@@ -47,6 +47,7 @@ def query_plan(
         baselines=cfg["evaluation"]["baselines"],
         stored=access["store"] != "off",
         compared=cfg["callbacks"]["confidence"] is not None,
+        spare=access.get("spare") if remote else 0,
     )
 
 

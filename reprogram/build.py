@@ -6,9 +6,8 @@ Facts (sizes, class counts) come from the source and the task; the config holds 
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,20 +23,20 @@ from reprogram.instantiation import bind, call, locate, without
 from reprogram.programs.base import InputProgram
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
-from reprogram.training.budget_stop import BudgetStop
-from reprogram.training.candidates import Candidates
-from reprogram.training.mapping_refresh import MappingRefresh
-from reprogram.training.module import ReprogrammingModule
 from reprogram.training.query_plan import QueryPlan
-from reprogram.training.selection import Criterion
 from reprogram.training.smoothing_check import check_smoothing
-from reprogram.training.step_checkpoint import StepCheckpoint
 from reprogram.types import SourceSpec, TaskSpec
+
+if TYPE_CHECKING:  # what is trained needs Lightning, which takes seconds to import; what is served or reported does not
+    import pytorch_lightning as pl
+
+    from reprogram.training.module import ReprogrammingModule
+    from reprogram.training.selection import Criterion
 
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
 PROTOCOL_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", "duplicates")  # of the selection
 ACCESS_KEYS = (  # of the run, not of the black box
-    *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "dry_run"),
+    *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "spare", "dry_run"),
 )
 LEDGER_FILE, OWN_RUN = "ledger.sqlite", "."
 CLASSIFIER_BLOCKS = ("source", "access", "program", "mapping")
@@ -163,12 +162,14 @@ def module(
     gradient_estimator: GradientEstimator,
     class_counts: torch.Tensor,
     steps: int | None,
-) -> ReprogrammingModule:
+) -> "ReprogrammingModule":
     """The Lightning module around a classifier and an estimator, for so many optimiser steps.
 
     Raises:
         ConfigError: If nothing bounds the training, or a value is wrong.
     """
+    from reprogram.training.module import ReprogrammingModule
+
     if steps is None:
         raise ConfigError("trainer.max_epochs: expected a whole number >= 1, or set trainer.max_steps")
     optimizer = dict(cfg["optimizer"])
@@ -195,8 +196,10 @@ def module(
     )
 
 
-def criterion(cfg: Config) -> Criterion:
+def criterion(cfg: Config) -> "Criterion":
     """What a program is chosen by."""
+    from reprogram.training.selection import Criterion
+
     choice = cfg["callbacks"]
     return Criterion(choice["monitor"], choice["mode"], choice["confidence"])
 
@@ -208,9 +211,14 @@ def callbacks(
     plan: QueryPlan | None,
     account: Ledger | None,
     run_dir: Path,
-) -> list[pl.Callback]:
+) -> "list[pl.Callback]":
     """Mapping refits, the candidate without a program, checkpoints, early stopping."""
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+    from reprogram.training.budget_stop import BudgetStop
+    from reprogram.training.candidates import Candidates
+    from reprogram.training.mapping_refresh import MappingRefresh
+    from reprogram.training.step_checkpoint import StepCheckpoint
 
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
@@ -228,7 +236,7 @@ def callbacks(
     if plan is None or plan.interval is None:  # an epoch that ends without a validation cannot be continued from
         found.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
     if plan is not None and account is not None:
-        found.append(BudgetStop(account, plan.sizes))
+        found.append(BudgetStop(account, plan.sizes, plan.spare))
     if choice["patience"] is not None:
         patience = {name: choice[name] for name in ("monitor", "mode", "min_delta", "patience")}
         found.append(EarlyStopping(**patience, check_on_train_epoch_end=False))  # an epoch may end without a validation

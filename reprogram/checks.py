@@ -41,7 +41,8 @@ def check(cfg: Mapping[str, Any]) -> None:
         least |= {("callbacks", "patience"): 1}
     if is_black_box(cfg):
         least |= {("access", "validations"): 2, ("access", "micro_batch"): 1}
-        least |= {("access", key): 1 for key in ("query_budget", "prime") if cfg["access"][key] is not None}
+        optional = {"query_budget": 1, "prime": 1, "spare": 0}  # a run from before there was a spare is continued
+        least |= {("access", key): one for key, one in optional.items() if cfg["access"].get(key) is not None}
         check_black_box(cfg)
     for path, minimum in least.items():
         value: Any = cfg

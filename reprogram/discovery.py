@@ -14,6 +14,7 @@ from reprogram.data.base import Examples
 from reprogram.data.loader import BatchLoader
 from reprogram.errors import ConfigError
 from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
+from reprogram.sources.http.answers import OTHER
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.remote import RemoteSource
 from reprogram.training.mapping_refresh import observe_once
@@ -50,7 +51,8 @@ def discovered(
     The answers are stored: the fit asks for them again at no cost.
 
     Raises:
-        ConfigError: If answers are not stored, or not needed for the mapping, so that they would be paid for in vain.
+        ConfigError: If answers are not stored, or not needed for the mapping, so that they would be paid for in vain;
+            or if there are fewer labels than ``access.top_k`` asks for, which is known only now.
         QueryBudgetExceeded: If the budget does not allow it.
     """
     if not classifier.mapping.schedule.at_start:
@@ -69,4 +71,10 @@ def discovered(
         directory.unlock()
     names = sorted(source.labels)
     log.info("classes  %d labels in the answers to %d images: %s", len(names), len(primed), ", ".join(names[:8]))
+    most, top_k = len({*names, OTHER}), cfg["access"]["top_k"]
+    if top_k is not None and top_k > most:
+        raise ConfigError(
+            f"access.top_k: expected a whole number in 1..{most}, for {len(names)} labels in the answers and {OTHER}, "
+            f"got {top_k}; set access.top_k={most} and run_dir={directory.path}, where the answers so far are kept"
+        )
     return {**cfg, "source": {**cfg["source"], "classes": names}}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from reprogram import artefact, build, sourcing, trainers
+from reprogram import artefact, build, sourcing
 from reprogram.accounting import recorded_queries
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
@@ -58,7 +58,7 @@ def finish(
     """
     fitted = time.monotonic()
     queries = dict(module.queries)
-    device = torch.device(trainers.device_type(cfg["trainer"]["accelerator"]))
+    device = torch.device(sourcing.device_type(cfg["trainer"]["accelerator"]))
     source = sourcing.scoring_source(cfg, device.type, data.spec, module.classifier.source)
     module.classifier.source = source
     criterion, batch_size = build.criterion(cfg), cfg["data"]["batch_size"]

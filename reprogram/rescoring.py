@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from reprogram import artefact, build, trainers
+from reprogram import artefact, build, sourcing
 from reprogram.data.base import SPLITS, Examples, Table
 from reprogram.data.task import load_split
 from reprogram.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ def evaluate(cfg: Mapping[str, Any]) -> dict[str, Any]:
     directory = RunDirectory(Path(cfg["run"]))
     own = directory.read_config()
     recorded = directory.read_metrics()
-    device_type = trainers.device_type(cfg["accelerator"])
+    device_type = sourcing.device_type(cfg["accelerator"])
     classifier = artefact.load(directory.path, device=device_type)
     other = cfg.get("data") is not None
     split = cfg["split"]

@@ -29,6 +29,7 @@ from reprogram.finishing import RunResult, finish, judged_by
 from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
 from reprogram.sources.base import SourceModel
 from reprogram.sources.features import final_layer
+from reprogram.sources.remote import RemoteSource
 from reprogram.training.candidates import check_checkpoints
 from reprogram.training.length import total_steps
 from reprogram.training.module import ReprogrammingModule
@@ -36,11 +37,12 @@ from reprogram.training.module import ReprogrammingModule
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
+def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResult | None:
     """Trains, evaluates once on the test split, and writes the records.
 
     Args:
         cfg: As composed from ``configs/train.yaml``.
+        just_asked: Whether the source was asked a moment ago, so that it has not drifted from what it answered.
 
     Returns:
         The result; ``None`` on all processes but the first.
@@ -58,8 +60,10 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
     data = build.task_data(cfg)
-    device_type = trainers.device_type(cfg["trainer"]["accelerator"])
+    device_type = sourcing.device_type(cfg["trainer"]["accelerator"])
     source = sourcing.training_source(cfg, device_type, data.spec)
+    if isinstance(source, RemoteSource) and (just_asked or _is_child()):
+        source.drift_check = 0
     if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
         final_layer(sourcing.local_source(cfg, "cpu", data.spec))
     check_monitor(cfg["callbacks"]["monitor"], data.spec)
@@ -75,7 +79,8 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, device_type)
     estimator = build.estimator(cfg, classifier.program)
     check_scores(source.spec, estimator.needs_scores)
-    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
+    remote = isinstance(source, RemoteSource)
+    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule, remote)
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     if plan is not None and not _is_child():
@@ -83,7 +88,7 @@ def train(cfg: DictConfig | dict[str, Any]) -> RunResult | None:
         if cfg["access"]["dry_run"]:
             return None
         if account is not None and is_open(cfg, source):
-            return train(discovered(cfg, directory, account, classifier, primed, plan))
+            return train(discovered(cfg, directory, account, classifier, primed, plan), just_asked=True)
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
     steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
     module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)

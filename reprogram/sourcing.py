@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from reprogram.accounting import processes as processes_of
 from reprogram.checks import is_black_box
 from reprogram.errors import ConfigError, ReprogramError, SourceError
@@ -17,6 +19,14 @@ SPEED_KEYS = ("precision", "compile_mode", "checkpointing", "micro_batch")
 SOURCE_KEYS = ("prepare", *SPEED_KEYS)  # of the fast path, not of the source
 
 Config = dict[str, Any]
+
+
+def device_type(accelerator: str) -> str:
+    """``cuda`` or ``cpu`` for a Lightning accelerator name."""
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if on_gpu and not torch.cuda.is_available():
+        raise ConfigError("trainer: expected a GPU, found none that PyTorch can use; choose trainer=cpu")
+    return "cuda" if on_gpu else "cpu"
 
 
 def source(cfg: Config, device_type: str, task: TaskSpec) -> SourceModel:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger, Logger
 
@@ -14,14 +13,6 @@ from reprogram.instantiation import call
 from reprogram.training.query_plan import QueryPlan
 
 Config = dict[str, Any]
-
-
-def device_type(accelerator: str) -> str:
-    """``cuda`` or ``cpu`` for a Lightning accelerator name."""
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if on_gpu and not torch.cuda.is_available():
-        raise ConfigError("trainer: expected a GPU, found none that PyTorch can use; choose trainer=cpu")
-    return "cuda" if on_gpu else "cpu"
 
 
 def loggers(cfg: Config, run_dir: Path) -> list[Logger]:

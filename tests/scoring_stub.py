@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -30,12 +31,16 @@ class Says:
         status: Of the reply; 0: the connection is reset instead.
         headers: Of the reply.
         after: Seconds.
+        drips: Seconds between two bytes.
+        closes: Whether the connection is closed after the reply, which does not say so.
     """
 
     content: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     after: float = 0.0
+    drips: float = 0.0
+    closes: bool = False
 
 
 Script = Callable[[Sent, int], Says]
@@ -53,7 +58,7 @@ class Stub:
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[Stub]:
+def serving(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     """Runs a server for the block."""
     lock, connections = threading.Lock(), list[socket.socket]()
 
@@ -95,7 +100,10 @@ def serving(script: Script) -> Iterator[Stub]:
                 for key, value in ({"Content-Length": str(len(body))} | says.headers).items():
                     self.send_header(key, value)
                 self.end_headers()
-                self.wfile.write(body)
+                for part in map(bytes, zip(body, strict=False)) if says.drips else (body,):
+                    self.wfile.write(part)
+                    time.sleep(says.drips)
+                self.close_connection = self.close_connection or says.closes
             except OSError:  # a client that did not wait
                 self.close_connection = True
 
@@ -106,7 +114,9 @@ def serving(script: Script) -> Iterator[Stub]:
         def handle_error(self, *_: Any) -> None: ...
 
     server = Server(("127.0.0.1", 0), Handler)
-    stub = Stub(f"http://127.0.0.1:{server.server_address[1]}")
+    if tls is not None:  # a handshake is a matter of the connection's own thread
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    stub = Stub(f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

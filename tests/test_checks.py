@@ -61,6 +61,7 @@ def test_which_side_of_the_box() -> None:
         ("access.query_budget=true", r"access\.query_budget: expected a whole number >= 1, got True"),
         ("access.prime=0", r"access\.prime: expected a whole number >= 1, got 0"),
         ("access.validations=0", r"access\.validations: expected a whole number >= 2, got 0"),
+        ("access.spare=-1", r"access\.spare: expected a whole number >= 0, got -1"),
         ("access.validations=null", r"access\.validations: expected a whole number >= 2, got None"),
         ("access.price_per_1000=0", r"access\.price_per_1000: expected a number > 0 or null, got 0"),
         ("access.price_per_1000=cheap", r"access\.price_per_1000: expected a number > 0 or null, got 'cheap'"),

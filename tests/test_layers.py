@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -108,6 +109,14 @@ def test_the_table_names_only_rooms_that_exist() -> None:
     rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert set(LAYERS) <= rooms
     assert set().union(*LAYERS.values()) <= set(LAYERS)
+
+
+def test_what_is_served_predicted_or_reported_does_without_lightning() -> None:
+    used = ("serving.server", "serving.worker", "prediction", "reports.page", "reports.comparison")
+    statements = [f"import reprogram.{module}" for module in used]
+    statements += ["import sys", "print([name for name in sys.modules if 'lightning' in name.split('.')[0]])"]
+    done = subprocess.run([sys.executable, "-c", "; ".join(statements)], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"  # it takes seconds to import
 
 
 def undeclared(package: Path, declared: set[str]) -> set[str]:

@@ -17,7 +17,7 @@ def _predict(cfg: DictConfig) -> None:
     with importing():
         from reprogram.build import plain
         from reprogram.prediction import predict
-        from reprogram.trainers import device_type
+        from reprogram.sourcing import device_type
 
     choice = plain(cfg)
     inputs = choice["input"] if isinstance(choice["input"], list) else str(choice["input"])

@@ -20,7 +20,7 @@ def _serve(cfg: DictConfig) -> None:
     with importing():
         from reprogram.build import plain
         from reprogram.instantiation import call
-        from reprogram.trainers import device_type
+        from reprogram.sourcing import device_type
 
     choice = plain(cfg)
     source, run = choice.get("source"), choice["run"]

@@ -70,6 +70,10 @@ class BlackBox(SourceModel):
         as_reported(torch.zeros(0, source.spec.num_classes), top_k, decimals)
         if isinstance(source, RemoteSource) and encoding != source.encoding:
             raise ConfigError(f"source.encoding: expected access.encoding={encoding}, got {source.encoding}")
+        if isinstance(source, RemoteSource) and encoding == "jpeg" and jpeg_quality != source.jpeg_quality:
+            raise ConfigError(
+                f"source.jpeg_quality: expected access.jpeg_quality={jpeg_quality}, got {source.jpeg_quality}"
+            )
         self.spec = dataclasses.replace(source.spec, differentiable=False, feature_dim=None)
         self.source = source.requires_grad_(False)
         self.preparation = getattr(source, "preparation", None)
@@ -77,7 +81,9 @@ class BlackBox(SourceModel):
         self.top_k, self.decimals = top_k, decimals
         self.encoding, self.jpeg_quality = encoding, jpeg_quality
         self.store, self.micro_batch, self.priced = store, micro_batch, priced
-        self._drift = source.drift_check if isinstance(source, RemoteSource) else 0  # images still to be asked again
+        self._drift = 0  # images still to be asked again
+        if isinstance(source, RemoteSource) and ledger.has_answers():
+            self._drift = source.drift_check
         self._asked = set[bytes]()  # keys whose answers are as of now
 
     @property
@@ -242,14 +248,17 @@ class BlackBox(SourceModel):
 
 
 class _Bookings:
-    """The account of one question to a remote source: see ``Account``."""
+    """The account of one question to a remote source: see ``Account``.
+
+    All of it goes under the purpose of now: an answer may come when the run, cut short, asks for something else.
+    """
 
     def __init__(self, ledger: Ledger, keys: Sequence[bytes]) -> None:
-        self._ledger, self._keys = ledger, keys
+        self._ledger, self._keys, self._purpose = ledger, keys, ledger.current_purpose
         self._covered = 0  # images under way that the run's reservation covered
 
     def sent(self, images: int) -> None:
-        self._covered += self._ledger.spend(images)
+        self._covered += self._ledger.spend(images, self._purpose)
 
     def answered(self, rows: Sequence[int], answers: Sequence[bytes]) -> None:
         self._covered = max(0, self._covered - len(rows))
@@ -259,4 +268,4 @@ class _Bookings:
     def failed(self, images: int, charged: bool | None) -> None:
         covered = min(images, self._covered)
         self._covered -= covered
-        self._ledger.fail(images, charged, covered)
+        self._ledger.fail(images, charged, covered, self._purpose)

@@ -94,9 +94,11 @@ class Ledger:
                 wanted = ", ".join(f"{amount} for {purpose}" for purpose, amount in amounts.items())
                 raise self._exceeded(f"reserve {wanted}", spent, reserved - sum(amounts.values()))
 
-    def hold(self, count: int) -> bool:
-        """Sets the reservation for ``train`` if it fits; else leaves all as it is and returns ``False``."""
+    def hold(self, count: int, spare: int = 0) -> bool:
+        """Sets the reservation for ``train`` if it fits beside so many spare queries; else leaves all as it is."""
         try:
+            if spare and count:  # nothing is held by what costs nothing
+                self.reserve({"train": count + spare})
             self.reserve({"train": count})
         except QueryBudgetExceeded:
             return False
@@ -108,8 +110,8 @@ class Ledger:
             connection.execute("UPDATE queries SET reserved = 0 WHERE run = ?", (self.run,))
         self._file.close()
 
-    def spend(self, count: int) -> int:
-        """Counts images under the current purpose and as in flight; to be called before they are sent.
+    def spend(self, count: int, purpose: str | None = None) -> int:
+        """Counts images under a purpose (``None``: the current one) and as in flight, before they are sent.
 
         This run's reservation for the purpose is used up first; the rest must be free.
 
@@ -120,7 +122,7 @@ class Ledger:
             QueryBudgetExceeded: If the budget does not allow it; then nothing is counted.
         """
         assert count >= 0
-        row = (self.run, self._purpose)
+        row = (self.run, purpose or self._purpose)
         with self._file.transaction() as connection:
             spent, reserved = connection.execute(SUMS).fetchone()
             own = connection.execute("SELECT reserved FROM queries WHERE run = ? AND purpose = ?", row).fetchone()
@@ -128,7 +130,7 @@ class Ledger:
             others = reserved - covered if count > covered else 0
             # also a covered one is checked: runs with larger budgets of their own may have spent past this one
             if self.budget is not None and spent + count + others > self.budget:
-                raise self._exceeded(f"send {count} images for {self._purpose}", spent, reserved - covered)
+                raise self._exceeded(f"send {count} images for {row[1]}", spent, reserved - covered)
             connection.execute(
                 "INSERT INTO queries (run, purpose, spent) VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET spent = spent + excluded.spent, reserved = reserved - ?",
@@ -147,7 +149,7 @@ class Ledger:
             connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers.items())
             self._land(connection, settled)
 
-    def fail(self, count: int, charged: bool | None, covered: int = 0) -> None:
+    def fail(self, count: int, charged: bool | None, covered: int = 0, purpose: str | None = None) -> None:
         """Takes images out of flight that got no usable answer.
 
         Args:
@@ -155,19 +157,21 @@ class Ledger:
             charged: Whether they are paid for. If not, they are counted no more; ``None``: unknown, they stay counted
                 and are uncertain.
             covered: How many of them the reservation covered: it gets them back if they are not paid for.
+            purpose: That they were counted under; ``None``: the current one.
         """
+        row = (self.run, purpose or self._purpose)
         with self._file.transaction() as connection:
             self._land(connection, count)
             if charged is False:
                 connection.execute(
                     "UPDATE queries SET spent = spent - ?, reserved = reserved + ? WHERE run = ? AND purpose = ?",
-                    (count, covered, self.run, self._purpose),
+                    (count, covered, *row),
                 )
                 return
             connection.execute(
                 "INSERT INTO failures (run, purpose, charged, unclear) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET charged = charged + excluded.charged, unclear = unclear + excluded.unclear",
-                (self.run, self._purpose, count if charged else 0, 0 if charged else count),
+                (*row, count if charged else 0, 0 if charged else count),
             )
 
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -178,6 +182,11 @@ class Ledger:
             marks = ",".join("?" * len(part))
             found |= self._file.rows(f"SELECT key, log_probs FROM answers WHERE key IN ({marks})", *part)
         return found
+
+    def has_answers(self) -> bool:
+        """Whether anything is stored; makes no file."""
+        there = self.path is None or self.path.is_file()
+        return there and bool(self._file.rows("SELECT 1 FROM answers LIMIT 1"))
 
     def spent(self) -> dict[str, int]:
         """Queries of this run, for every purpose."""

@@ -32,11 +32,13 @@ class RemoteSource(SourceModel):
     Attributes:
         encoding: How images are sent; see ``sources.encoding``. They are to be rounded to 8 bits before, if it is a
             file's: only then the file says all about them.
+        jpeg_quality: 1 to 100, of a JPEG file.
         has_open_classes: Whether its class list is not known yet: ``labels`` grows with each answer that is read.
         drift_check: How many images with stored answers are asked again, to see whether it still gives them.
     """
 
     encoding: str
+    jpeg_quality: int
     has_open_classes: bool
     drift_check: int
 

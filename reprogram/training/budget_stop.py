@@ -25,10 +25,11 @@ class BudgetStop(pl.Callback):
     Args:
         ledger: Of the black box.
         sizes: Of the steps.
+        spare: Queries that a step must leave free: failed attempts after it, up to the last of the test, may cost them.
     """
 
-    def __init__(self, ledger: Ledger, sizes: Sizes) -> None:
-        self.ledger, self.sizes = ledger, sizes
+    def __init__(self, ledger: Ledger, sizes: Sizes, spare: int = 0) -> None:
+        self.ledger, self.sizes, self.spare = ledger, sizes, spare
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Holds the first step; that of a run that is continued may be in the middle of an epoch."""
@@ -48,7 +49,7 @@ class BudgetStop(pl.Callback):
             return
         assert isinstance(module, ReprogrammingModule)
         needed = max(0, self.sizes.step_from(batch) - self._stored(module))
-        if not from_first_process(trainer.is_global_zero and self.ledger.hold(needed)):
+        if not from_first_process(trainer.is_global_zero and self.ledger.hold(needed, self.spare)):
             log.info("budget   spent after %d steps; the best program so far is kept", trainer.global_step)
             trainer.should_stop = True
 

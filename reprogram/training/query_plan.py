@@ -70,6 +70,7 @@ class QueryPlan:
         interval: Batches between two validations; ``None``: once an epoch.
         budget: Most queries; ``None``: no bound.
         sizes: What it follows from.
+        spare: Queries that training leaves to attempts that fail and are charged all the same.
     """
 
     amounts: dict[str, int]
@@ -79,15 +80,17 @@ class QueryPlan:
     interval: int | None
     budget: int | None
     sizes: Sizes
+    spare: int = 0
 
     @property
     def total(self) -> int:
         """All queries."""
-        return sum(self.amounts.values())
+        return sum(self.amounts.values()) + self.spare
 
     def lines(self, price_per_1000: float | None, per_second: float | None) -> list[str]:
         """The plan for the terminal: queries by purpose, what they cost, how long they take."""
-        found = [f"{purpose:<11}{count:>9,}" for purpose, count in self.amounts.items() if count]
+        amounts = {**self.amounts, "spare": self.spare}
+        found = [f"{purpose:<11}{count:>9,}" for purpose, count in amounts.items() if count]
         found.append(f"{'total':<11}{self.total:>9,}" + (f" of {self.budget:,}" if self.budget is not None else ""))
         found.append(f"steps      {self.steps:>9,}")
         if price_per_1000 is not None:
@@ -112,6 +115,7 @@ def plan_queries(
     baselines: Sequence[str],
     stored: bool,
     compared: bool = False,
+    spare: int | None = 0,
 ) -> QueryPlan:
     """Reserves what the run needs besides training; training gets the rest.
 
@@ -129,6 +133,8 @@ def plan_queries(
         baselines: Names of the baselines asked for.
         stored: Whether answers are stored, so that an image is never asked twice.
         compared: Whether validation is scored again with and without the program in the end.
+        spare: Queries of the budget that training leaves to failed attempts; ``None``: a twentieth of what the end
+            needs, at least one batch.
 
     Returns:
         The plan; its ``total`` is at most the budget.
@@ -143,7 +149,11 @@ def plan_queries(
         validations = 1 + -(-max_steps // _epoch(sizes)[1])  # one an epoch
     scorings = 1 + 2 * fits.at_end + 2 * compared  # of validation, after the training
     fixed = _fixed(sizes, validations, baselines, stored, scorings)
-    left = None if budget is None else budget - sum(fixed.values())
+    if budget is None:
+        spare = 0
+    elif spare is None:
+        spare = max(sizes.full, -(-sum(fixed.values()) // 20))
+    left = None if budget is None else budget - sum(fixed.values()) - spare
     own = fits.at_start + fits.at_end
     # the mapping alone is fitted to the answers of the first pass, if that was made and is stored
     fitted_anew = not fits.fixed and not (stored and fits.at_start)
@@ -152,19 +162,21 @@ def plan_queries(
     later = validations - 1 if fits.before_validation else 0
     if left is not None and later:
         one_pass = sizes.pass_over(primed)
-        spare = left - own * one_pass - others * primed - sizes.step
-        later = min(later, max(0, spare) // 2 // one_pass)
+        more = left - own * one_pass - others * primed - sizes.step
+        later = min(later, max(0, more) // 2 // one_pass)
         validations = later + 1 if later else validations
         fixed = _fixed(sizes, validations, baselines, stored, scorings)
     fixed["mapping"] = (own + later) * sizes.pass_over(primed)
     fixed["baseline"] += others * primed
     steps, interval = max_steps or 0, None
     if budget is not None:
-        steps = _affordable(sizes, budget - sum(fixed.values()))
+        rest = sum(fixed.values()) + spare
+        steps = _affordable(sizes, budget - rest)
         if steps < 1:
-            needs = ", ".join(f"{count} for {purpose}" for purpose, count in fixed.items() if count)
+            amounts = {**fixed, "access.spare": spare}
+            needs = ", ".join(f"{count} for {purpose}" for purpose, count in amounts.items() if count)
             raise ConfigError(
-                f"access.query_budget: expected at least {sum(fixed.values()) + sizes.step} queries ({needs}, "
+                f"access.query_budget: expected at least {rest + sizes.step} queries ({needs}, "
                 f"{sizes.step} for one training step), got {budget}; raise it, or lower protocol.max_test, "
                 "protocol.max_val, access.validations, access.prime, data.batch_size or the number of directions"
             )
@@ -172,7 +184,7 @@ def plan_queries(
         between = min(max(1, validations - 1), steps)
         interval = -(-steps // between) * sizes.accumulate
     amounts = {"train": _cost_of_steps(sizes, steps), **fixed}
-    return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes)
+    return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes, spare)
 
 
 def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool, scorings: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from scoring_stub import Says, Sent, Stub, serving
 
 from reprogram import runs
 from reprogram.artefact import load
-from reprogram.errors import ConfigError, SourceError
+from reprogram.errors import ConfigError, QueryBudgetExceeded, SourceError
 from reprogram.sources.ledger import Ledger
 
 SIZES = ("protocol.max_train=32", "protocol.max_val=16", "protocol.max_test=16", "data.batch_size=16")
@@ -47,10 +47,38 @@ def test_labels_become_classes_and_nothing_is_paid_twice(name: str, of, tmp_path
         assert config["source"]["classes"] == sorted(LABELS)
         account = Ledger(tmp_path / "run" / "ledger.sqlite", ".")
         assert asked(stub) == account.total() == result.metrics["queries"]["total"]
+        assert result.metrics["queries"]["other"] == 0  # what was found out just now has not drifted
         assert result.metrics["queries"]["mapping"] <= 3 * 32  # the first pass once, and refits
         assert result.metrics["queries"]["retried"] == result.metrics["queries"]["uncertain"] == 0
         classifier = load(tmp_path / "run")
         assert classifier.source.spec.class_names == (*sorted(LABELS), "other")
+
+
+@pytest.mark.parametrize(("spare", "left"), [(0, 0), ("null", 16)])
+def test_a_failed_attempt_of_the_last_scoring_needs_a_spare_query(spare: object, left: int, of, tmp_path: Path) -> None:
+    answering, failed = SERVICES["http"][0], []
+
+    def failing_once(sent: Sent, before: int) -> Says:
+        account = Ledger(tmp_path / "run" / "ledger.sqlite", ".", budget)
+        if account.spent()["test"] < 16 or failed:
+            return answering(sent, before)
+        failed.append(account.free())
+        return Says("try again", 500)
+
+    budget = 2 * 32 + 2 * 16 + 16 + 2 * 32 + left  # passes, validations, test, steps
+    adapter = ("source.adapter.outputs=logits", "source.image_size=[6,5]", "access.encoding=float")
+    choices = (f"access.query_budget={budget}", f"access.spare={spare}", "access.validations=2", "source.concurrency=1")
+    quick = ("source.longest_wait=0.01", "evaluation.baselines=[]", "trainer.max_steps=-1")
+    with serving(failing_once) as stub:
+        cfg = of(stub, "http", *adapter, *choices, *quick)
+        if spare == 0:
+            with pytest.raises(QueryBudgetExceeded):
+                runs.train(cfg)
+        else:
+            queries = runs.train(cfg).metrics["queries"]
+            assert (queries["train"], queries["test"], queries["uncertain"]) == (2 * 32, 16 + 8, 8)  # one request
+            assert queries["total"] <= budget
+    assert failed == [left]
 
 
 def test_a_wrong_key_costs_nothing(of, tmp_path: Path) -> None:
@@ -59,6 +87,17 @@ def test_a_wrong_key_costs_nothing(of, tmp_path: Path) -> None:
             runs.train(of(stub, "http", "source.adapter.outputs=logits"))
         assert asked(stub) == 0
         assert not (tmp_path / "run" / "ledger.sqlite").exists()
+
+
+def test_more_scores_than_there_are_labels_are_refused_when_these_are_known(of, tmp_path: Path) -> None:
+    with serving(SERVICES["http_json"][0]) as stub:
+        with pytest.raises(ConfigError, match=r"access\.top_k: .* 1\.\.4, for 3 .*got 5; set access\.top_k=4") as told:
+            runs.train(of(stub, "http_json", "access.top_k=5"))
+        assert f"run_dir={tmp_path / 'run'}" in str(told.value)
+        pass_over = asked(stub)
+        queries = runs.train(of(stub, "http_json", "access.top_k=4")).metrics["queries"]
+        assert queries["mapping"] < pass_over + 32  # was kept
+        assert asked(stub) == queries["total"]
 
 
 def test_a_plan_sends_nothing(of) -> None:

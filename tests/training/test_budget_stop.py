@@ -93,6 +93,17 @@ def test_a_neighbour_may_take_what_is_not_held() -> None:
     assert trainer.should_stop
 
 
+def test_a_step_leaves_the_spare_to_what_comes_after_it() -> None:
+    ledger, trainer = Ledger(None, "run", budget=2 * STEP + 3), Trainer()
+    stop, made = BudgetStop(ledger, SIZES, spare=4), module(ledger)
+    stop.on_train_start(trainer, made)
+    assert (reserved(ledger), ledger.free()) == (STEP, STEP + 3)
+    spend(ledger, STEP)
+    stop.on_train_batch_end(trainer, made, None, None, 0)
+    assert trainer.should_stop
+    assert (reserved(ledger), ledger.free()) == (0, STEP + 3)
+
+
 def test_accumulated_batches_are_held_together() -> None:
     ledger, trainer = Ledger(None, "run", budget=4 * STEP), Trainer()
     stop, made = BudgetStop(ledger, dataclasses.replace(SIZES, accumulate=2)), module(ledger)

@@ -28,6 +28,16 @@ def test_training_gets_what_the_rest_leaves() -> None:
     assert (made.total, made.budget, made.sizes.step) == (998, 1000, 32)
 
 
+@pytest.mark.parametrize(("val", "asked", "spare", "steps"), [(40, 5, 5, 20), (40, None, 16, 20), (100, None, 27, 10)])
+def test_training_leaves_a_spare_for_failed_attempts(val: int, asked: int | None, spare: int, steps: int) -> None:
+    # a twentieth of 5 validations and the test is 12 of 230, less than a batch, and 27 of 530
+    made = plan(dataclasses.replace(SIZES, val=val), spare=asked)
+    assert (made.spare, made.steps) == (spare, steps)
+    assert made.total == 96 + 5 * val + 30 + 32 * steps + spare <= 1000
+    assert f"spare      {spare:>9}" in made.lines(None, None)
+    assert plan(budget=None, max_steps=1, spare=asked).spare == 0
+
+
 def test_the_last_step_of_an_epoch_may_be_cheaper() -> None:
     made = plan(dataclasses.replace(SIZES, train=100), validations=2)
     # an epoch: 6 steps of 32 and one of 8 are 200; of 1000 - 100 - 80 - 30 = 790, 3 epochs and 5 more steps cost 760
@@ -154,6 +164,7 @@ CHOICES = [
     {"fits": LATER, "prime": 9, "baselines": ["linear_probe"]},
     {"fits": RefitSchedule(3, at_end=True), "baselines": ["mapping_only"]},
     {"fits": NEVER, "baselines": ["mapping_only"]},
+    {"fits": LATER, "baselines": ["mapping_only"], "spare": None},
     {"fits": NEVER},
 ]
 

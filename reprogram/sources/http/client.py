@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from reprogram.errors import OracleError, QueryBudgetExceeded
 from reprogram.sources.http import failures
 from reprogram.sources.http.adapter import Reply, Request, UnusableReply
+from reprogram.sources.http.addresses import joined
 from reprogram.sources.http.failures import Failure
 from reprogram.sources.http.pacing import Pace
 from reprogram.sources.remote import Account
@@ -52,6 +53,10 @@ class Client:
         free: Statuses of replies that are not charged.
         verify: Certificates to trust.
         proxy: Address of one, or none.
+
+    Attributes:
+        described: Whether the service has said, fittingly, what it is: then a first answer that cannot be used may be a
+            spoiled one, and is asked for once more; else it never will fit.
     """
 
     def __init__(
@@ -68,9 +73,9 @@ class Client:
         verify: ssl.SSLContext,
         proxy: str | None = None,
     ) -> None:
-        self.url, self._secret = url.rstrip("/"), secret
+        self.url, self._secret = url, secret
         self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
-        self._proven = False  # whether there was ever a usable answer: before, what does not fit never will
+        self._proven = self.described = False  # proven: whether there was ever a usable answer
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._headers, self._verify, self._proxy = {**HEADERS, **headers}, verify, proxy
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2)
@@ -175,7 +180,8 @@ class Client:
             try:
                 answers = read(reply, rows)
             except UnusableReply as error:
-                raise Failure(str(error), again=self._proven, charged=True) from error
+                again = self._proven or self.described
+                raise Failure(str(error), again, charged=True, reached=self._proven) from error
         except Exception as error:
             account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
             raise
@@ -190,7 +196,7 @@ class Client:
         try:
             async with self._open().request(
                 request.method,
-                f"{self.url}/{request.path}" if request.path else self.url,
+                joined(self.url, request.path),
                 data=request.content or None,
                 headers=headers,
                 allow_redirects=False,

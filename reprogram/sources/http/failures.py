@@ -37,7 +37,7 @@ class Failure(OracleError):  # noqa: N818 - one attempt, not yet the error of a 
         again: Whether another attempt may help.
         charged: Whether the images are paid for; ``None``: unknown.
         wait: Seconds that the service asks to wait; ``None``: it does not say.
-        reached: Whether the service is there at all.
+        reached: Whether the service is known to be there; else a second attempt is the last.
     """
 
     what: str

@@ -19,6 +19,7 @@ from yarl import URL
 from reprogram.errors import ConfigError, OracleError, ShapeError, SourceError
 from reprogram.sources.encoding import resolution
 from reprogram.sources.http.adapter import Adapter, Images, Reply, Request
+from reprogram.sources.http.addresses import check_proxy
 from reprogram.sources.http.answers import OTHER, Reader, pack
 from reprogram.sources.http.client import Client
 from reprogram.sources.http.failures import Failure
@@ -39,7 +40,8 @@ class HttpSource(RemoteSource):
     out before a query is spent; of an API that says nothing, the first image finds it out.
 
     Args:
-        url: ``https://host/...``: the only place that images go to. No secrets in it.
+        url: ``https://host/...``: the only place that images go to; a query (``?api-version=1``) stays behind the
+            adapter's path. No secrets in it.
         adapter: Its schema.
         encoding: How images are sent: ``float``, ``png`` or ``jpeg``; as ``access.encoding``.
         jpeg_quality: 1..100.
@@ -52,7 +54,7 @@ class HttpSource(RemoteSource):
         concurrency: Most requests under way of all processes of a run: what a crash can leave uncertain.
         requests_per_second: Most, of all processes; ``None``: no limit.
         images_per_second: Likewise.
-        timeout: Seconds of an attempt.
+        timeout: Seconds of an attempt, at most half of them to connect.
         attempts: Of one request, >= 1.
         longest_wait: Seconds between two attempts, at most, unless the service asks for more.
         pause_after: Failed attempts in a row after which sending pauses.
@@ -102,6 +104,7 @@ class HttpSource(RemoteSource):
             raise ConfigError(f"source.jpeg_quality: expected a whole number in 1..100, got {jpeg_quality}")
         if key_header is not None and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key_header):
             raise ConfigError(f"source.key_header: expected the name of a header, got {key_header!r}")
+        check_proxy(proxy)
         if encoding not in adapter.encodings:
             raise ConfigError(
                 f"access.encoding: expected {' or '.join(adapter.encodings)}, which {type(adapter).__name__} can send, "
@@ -117,7 +120,7 @@ class HttpSource(RemoteSource):
                 f"source.concurrency: expected at least {processes}, one request for each process, got {concurrency}"
             )
         self.encoding, self.jpeg_quality, self.drift_check = encoding, jpeg_quality, drift_check
-        self.adapter, self.url, self._concurrency = adapter, url.rstrip("/"), concurrency
+        self.adapter, self.url, self._concurrency = adapter, url if "?" in url else url.rstrip("/"), concurrency
         key = _key(key_env)
         header, prefix = (key_header, "") if key_header is not None else adapter.key_header
         by_request, by_image = (
@@ -143,6 +146,7 @@ class HttpSource(RemoteSource):
             facts = adapter.facts(Reply(b"", {}) if question is None else self._client.ask(question))
         except OracleError as error:
             raise SourceError(f"{self.url}: {error}") from error
+        self._client.described = question is not None
         if facts.image_size is not None and tuple(image_size) != facts.image_size:
             raise ConfigError(
                 f"source.image_size: {self.url} takes images of {list(facts.image_size)}, got {list(image_size)}"
@@ -244,6 +248,10 @@ def _key(variable: str | None) -> str | None:
     """The secret itself; it leaves this process in a header only."""
     if variable is None:
         return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise ConfigError(  # which may be the key itself
+            "source.key_env: expected the NAME of the environment variable that holds the key, got something else"
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(f"source.key_env: the environment variable {variable} is not set; export it with the key")

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,25 @@ def test_or_by_the_first_image_alone(kind: str, monkeypatch: pytest.MonkeyPatch)
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", PAID)
+def test_a_first_answer_may_be_spoiled_where_the_service_described_itself_fittingly(kind: str) -> None:
+    images = torch.rand(3, 3, *SIZE)
+    with serving(failing({0: PAID[kind]})) as stub:
+        box, ledger = boxed(stub)
+        torch.testing.assert_close(box(images), logits(images).log_softmax(1), atol=1e-5, rtol=0)
+    assert asked(stub) == ledger.total() == 4
+    assert (ledger.retried, ledger.uncertain) == (1, 0)
+
+
+@pytest.mark.parametrize(("asks", "attempts"), [(True, 2), (False, 1)])
+def test_a_service_whose_answers_never_fit_is_not_asked_again_and_again(asks: bool, attempts: int) -> None:
+    with serving(lambda sent, before: honest(sent, before) if sent.path == "/about" else Says("no rows")) as stub:
+        box, ledger = boxed(stub, adapter=Toy(asks=asks), classes=["a", "b", "c"])
+        with pytest.raises(OracleError, match="expected 1 rows, got no rows"):
+            box(torch.rand(5, 3, *SIZE))
+    assert asked(stub) == ledger.total() == attempts
+
+
 def test_nobody_there_and_no_tls() -> None:
     with serving(honest) as stub:
         port = stub.url.rsplit(":", 1)[1]
@@ -250,6 +270,12 @@ def test_nobody_there_and_no_tls() -> None:
         ({"url": "ftp://api.example"}, r"source\.url: expected https://host"),
         ({"encoding": "gif"}, r"access\.encoding: expected one of"),
         ({"key_env": "NO_SUCH_KEY"}, r"source\.key_env: the environment variable NO_SUCH_KEY is not set"),
+        ({"key_env": ""}, r"source\.key_env: expected the NAME of the environment variable"),
+        ({"key_env": "sk-4711"}, r"source\.key_env: expected the NAME of .*got something else$"),
+        ({"proxy": "proxy.example"}, r"source\.proxy: expected http://host:port, or null"),
+        ({"proxy": "socks5://proxy.example:1080"}, r"source\.proxy: expected http://host:port"),
+        ({"proxy": "http://me:word@proxy.example:port"}, r"source\.proxy: expected http://host:port.*something else$"),
+        ({"proxy": "http://[::1"}, r"source\.proxy: expected http://host:port"),
         ({"concurrency": 0}, r"source\.concurrency: expected a whole number >= 1, got 0"),
         ({"timeout": 0.0}, r"source\.timeout: expected a number > 0"),
         ({"images_per_second": -1.0}, r"source\.images_per_second: expected a number > 0"),
@@ -262,6 +288,27 @@ def test_nobody_there_and_no_tls() -> None:
 def test_wrong_choices_are_refused(choices: dict[str, Any], message: str) -> None:
     with serving(honest) as stub, pytest.raises(ConfigError, match=message):
         HttpSource(**{"url": stub.url, "adapter": Toy(), "encoding": "float", "image_size": SIZE} | choices)
+
+
+def test_files_are_as_the_black_box_says() -> None:
+    with serving(honest) as stub:
+        made = source(stub, encoding="jpeg", jpeg_quality=50)
+        with pytest.raises(ConfigError, match=r"source\.jpeg_quality: expected access\.jpeg_quality=90, got 50"):
+            BlackBox(made, Ledger(None, "run"), encoding="jpeg")
+        assert BlackBox(made, Ledger(None, "run"), encoding="jpeg", jpeg_quality=50).encoding == "jpeg"
+
+
+@pytest.mark.parametrize("url", ["/models/?api-version=1&tail=/", "/models?api-version=1&tail=/"])
+def test_a_query_of_the_address_stays_behind_the_path(url: str) -> None:
+    def script(sent: Sent, before: int) -> Says:
+        path, _, query = sent.path.partition("?")
+        assert query == "api-version=1&tail=/"
+        return honest(Sent(path.removeprefix("/models"), sent.headers, sent.content), before)
+
+    with serving(script) as stub:
+        made = HttpSource(stub.url + url, Toy(), encoding="float", image_size=SIZE)
+        assert made(torch.rand(2, 3, *SIZE)).isfinite().all()
+        assert [sent.path.partition("?")[0] for sent in stub.got] == ["/models/about", *2 * ["/models/score"]]
 
 
 def test_images_of_another_size_are_not_sent() -> None:
@@ -288,6 +335,22 @@ def test_a_free_failure_gives_a_reservation_back() -> None:
         with box.asked_for("test"):
             box(torch.rand(4, 3, *SIZE))
     assert (ledger.total(), ledger.free()) == (4, 0)
+
+
+@pytest.mark.parametrize("kind", ["503", "500"])
+def test_a_question_is_booked_under_the_purpose_it_began_with(kind: str) -> None:
+    ledger, later = Ledger(None, "run", 9), ExitStack()
+
+    def interrupted(sent: Sent) -> Says:  # twice: the run goes on to something else, and the reply comes then
+        later.enter_context(ledger.purpose("baseline"))
+        return (FREE | UNCLEAR)[kind](sent)
+
+    with later, serving(failing({0: interrupted})) as stub:
+        box, _ = boxed(stub, ledger)
+        with box.asked_for("test"):
+            box(torch.rand(2, 3, *SIZE))
+    assert ledger.spent()["test"] == ledger.total() == (2 if kind == "503" else 3)
+    assert ledger.lost()["test"] == ledger.uncertain == (0 if kind == "503" else 1)
 
 
 def test_an_answer_is_stored_before_the_next_image_is_sent(tmp_path: Path) -> None:
