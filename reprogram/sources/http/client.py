@@ -77,6 +77,7 @@ class Client:
         self._pace, self._attempts, self._longest_wait, self._free = pace, attempts, longest_wait, free
         self._proven = self.described = False  # proven: whether there was ever a usable answer
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
+        self._desk = asyncio.Lock()
         self._headers, self._verify, self._proxy = {**HEADERS, **headers}, verify, proxy
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2)
         self._session: aiohttp.ClientSession | None = None
@@ -177,15 +178,17 @@ class Client:
         account.sent(len(rows))
         try:
             reply = await self._exchange(request)
-            try:
-                answers = read(reply, rows)
-            except UnusableReply as error:
-                again = self._proven or self.described
-                raise Failure(str(error), again, charged=True, reached=self._proven) from error
+            async with self._desk:
+                try:
+                    answers = read(reply, rows)
+                except UnusableReply as error:
+                    again = self._proven or self.described
+                    raise Failure(str(error), again, charged=True, reached=self._proven) from error
+                account.answered(rows, answers)
+                await asyncio.sleep(0)
         except Exception as error:
             account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
             raise
-        account.answered(rows, answers)
         self._proven = True
         self._pace.succeeded()
         return answers
