@@ -213,7 +213,9 @@ Through a black box with its ledger in a file, every answer stored, against a st
 pixels, 10 classes, float32 tensors as bytes by the Open Inference Protocol): what is measured is the client's work for
 a request. *stream*: all images in one question. *steps*: one question after the other, of as many images as the
 trainer sends at a time. *CPU*: user and system time of the client's process, all threads. *service*: what the stub
-took in fact. A point takes 2.5 s, or 20 requests of each connection. Made by
+took in fact. A point takes 2.5 s, or 20 requests of each connection. One process of Python is the limit where a
+request takes it longer than the service: with one image a request from 4 requests under way on, and more images a
+request (`source.adapter.images_per_request`) move that limit away. Made by
 
     python scripts/benchmark_http.py run; python scripts/benchmark_http.py report
 

@@ -80,13 +80,13 @@ class Reader:
             return torch.zeros(0, classes)
         if kept[0][:1] != VECTOR:
             return torch.stack([self._row(json.loads(one)) for one in kept])
-        vectors = [np.frombuffer(one, np.float32, offset=1) for one in kept]
-        if any(len(vector) != classes for vector in vectors):
+        if any(len(one) != 1 + 4 * classes for one in kept):
             raise SourceError(
                 f"{self.name}: expected stored answers of {classes} scores, got others: the model has changed; choose "
                 "another access.ledger"
             )
-        scores = torch.from_numpy(np.stack(vectors))
+        rows = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
+        scores = torch.from_numpy(rows[:, 1:].copy().view(np.float32))
         found = log_probabilities(scores, self.outputs, self.name)
         if self.outputs != "log_probabilities":
             return found
