@@ -21,6 +21,7 @@ from reprogram.errors import ConfigError
 from reprogram.estimators.base import GradientEstimator
 from reprogram.instantiation import bind, call, locate, without
 from reprogram.programs.base import InputProgram
+from reprogram.sources.account_server import SCHEME
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
 from reprogram.training.query_plan import QueryPlan
@@ -78,11 +79,22 @@ def table(cfg: Config) -> Table:
 
 
 def ledger(cfg: Config, run_dir: Path) -> Ledger:
-    """The account of a run: its own, or the one its neighbours share."""
-    shared = cfg["access"]["ledger"]
-    path = run_dir / LEDGER_FILE if shared is None else Path(shared)
-    name = OWN_RUN if shared is None else str(run_dir.resolve())  # a run directory may be moved with its ledger
-    return Ledger(path, name, cfg["access"]["query_budget"])
+    """The account of a run: its own, or the one its neighbours share.
+
+    Raises:
+        ConfigError: If processes of several machines are to share a file.
+    """
+    shared, budget = cfg["access"]["ledger"], cfg["access"]["query_budget"]
+    if shared is not None and shared.startswith(SCHEME):
+        return Ledger(shared, str(run_dir.resolve()), budget)
+    if cfg["trainer"]["num_nodes"] > 1:
+        raise ConfigError(
+            f"access.ledger: expected {SCHEME}user@host/database, since processes of {cfg['trainer']['num_nodes']} "
+            f"machines cannot share a SQLite file, got {shared or 'none'}; or set trainer.num_nodes=1"
+        )
+    if shared is None:
+        return Ledger(run_dir / LEDGER_FILE, OWN_RUN, budget)  # a run directory may be moved with its ledger
+    return Ledger(Path(shared), str(run_dir.resolve()), budget)
 
 
 def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceModel:

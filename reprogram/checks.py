@@ -106,7 +106,9 @@ def check_black_box(cfg: Mapping[str, Any]) -> None:
     if not isinstance(access["dry_run"], bool):
         raise ConfigError(f"access.dry_run: expected true or false, got {access['dry_run']!r}")
     if access["ledger"] is not None and not isinstance(access["ledger"], str):
-        raise ConfigError(f"access.ledger: expected a file name or null, got {access['ledger']!r}")
+        raise ConfigError(
+            f"access.ledger: expected a file name, postgresql://user@host/database or null, got {access['ledger']!r}"
+        )
     if cfg["estimator"].get("_target_") == "reprogram.estimators.backprop.Backprop":
         raise ConfigError(
             "estimator: expected one that works from scores, got backprop: access=black_box hides the gradient; "

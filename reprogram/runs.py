@@ -27,6 +27,7 @@ from reprogram.errors import QueryBudgetExceeded
 from reprogram.evaluation.baselines import Baselines
 from reprogram.finishing import RunResult, finish, judged_by
 from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
+from reprogram.sources.account_server import SCHEME
 from reprogram.sources.base import SourceModel
 from reprogram.sources.features import final_layer
 from reprogram.sources.remote import RemoteSource
@@ -54,8 +55,9 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     cfg = _resumed(build.plain(cfg))
     check(cfg)
     cfg = with_found_classes(cfg)
-    if is_black_box(cfg) and cfg["access"]["ledger"] is not None:  # the same from wherever the run is continued
-        cfg["access"] = {**cfg["access"], "ledger": str(Path(cfg["access"]["ledger"]).expanduser().absolute())}
+    shared = cfg["access"].get("ledger")
+    if shared is not None and not shared.startswith(SCHEME):  # the same file from wherever the run is continued
+        cfg["access"] = {**cfg["access"], "ledger": str(Path(shared).expanduser().absolute())}
     asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)

@@ -69,7 +69,7 @@ def test_which_side_of_the_box() -> None:
         ("access.queries_per_second=-1", r"access\.queries_per_second: expected a number > 0 or null, got -1"),
         ("access.queries_per_second=true", r"access\.queries_per_second: expected a number > 0 or null, got True"),
         ("access.dry_run=1", r"access\.dry_run: expected true or false, got 1"),
-        ("access.ledger=7", r"access\.ledger: expected a file name or null, got 7"),
+        ("access.ledger=7", r"access\.ledger: expected a file name, postgresql:.* or null, got 7"),
         ("access=nothing_of_the_kind", r"access"),
     ],
 )

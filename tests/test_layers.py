@@ -140,7 +140,7 @@ def test_every_imported_library_is_declared(tmp_path: Path) -> None:
         *project["dependencies"],
         *(
             one
-            for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "serve", "timm")
+            for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "postgres", "serve", "timm")
             for one in extras[name]
         ),
     ]

@@ -14,8 +14,7 @@ from reprogram.errors import RunError
 BUSY_SECONDS = 60.0
 """How long a process waits for the others; a transaction takes a fraction of a millisecond."""
 
-SCHEMA = """
-BEGIN IMMEDIATE;
+TABLES = """
 CREATE TABLE IF NOT EXISTS queries (
     run TEXT, purpose TEXT, spent INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, purpose));
@@ -26,7 +25,6 @@ CREATE TABLE IF NOT EXISTS failures (
     run TEXT, purpose TEXT, charged INTEGER NOT NULL DEFAULT 0, unclear INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, purpose));
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, log_probs BLOB NOT NULL);
-COMMIT;
 """
 
 
@@ -100,5 +98,5 @@ def _connect(path: Path | None) -> sqlite3.Connection:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-    connection.executescript(SCHEMA)
+    connection.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
     return connection

@@ -1,14 +1,15 @@
 """The account of a black box: what was asked, what may still be asked, and what was answered."""
 
 import os
-import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.sources.account_file import AccountFile
+from reprogram.sources.account_server import AccountServer
 
 PURPOSES = ("train", "mapping", "validation", "test", "baseline", "other")
 """What an image may be sent for."""
@@ -21,12 +22,13 @@ SUMS = "SELECT COALESCE(SUM(spent), 0), COALESCE(SUM(reserved), 0) FROM queries"
 class Ledger:
     """Counts every image before it is sent, so that no crash and no neighbour can make a run pass the budget.
 
-    Several processes of several runs of one machine may share one file; what all of them spend and reserve counts
-    against the budget. After a crash: the oracle's own count <= ``total`` <= the oracle's count + ``uncertain``.
-    Several threads may use it, as long as one at a time says what images are for.
+    Several processes of several runs may share one file on one machine, or a database; what all of them spend and
+    reserve counts against the budget. After a crash: the oracle's own count <= ``total`` <= the oracle's count +
+    ``uncertain``. Several threads may use it, as long as one at a time says what images are for.
 
     Args:
-        path: SQLite file, made when first used; ``None``: in memory, for one process only.
+        path: SQLite file, made when first used; address of a PostgreSQL database, see ``AccountServer``; ``None``: in
+            memory, for one process only.
         run: Name of this run's rows (its directory): a resumed run finds them again.
         budget: Most queries that all runs in the file may ever spend, >= 0; ``None``: no bound.
 
@@ -35,13 +37,13 @@ class Ledger:
         RunError: By every method, if the file cannot be used.
     """
 
-    def __init__(self, path: Path | None, run: str, budget: int | None = None) -> None:
+    def __init__(self, path: Path | str | None, run: str, budget: int | None = None) -> None:
         if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 0):
             raise ConfigError(f"access.query_budget: expected a whole number >= 0 or null, got {budget!r}")
         self.path, self.run, self.budget = path, run, budget
         self._purpose = "other"
         self._name = uuid.uuid4().hex
-        self._file = AccountFile(path)
+        self._file = AccountServer(path) if isinstance(path, str) else AccountFile(path)
 
     @property
     def current_purpose(self) -> str:
@@ -86,7 +88,7 @@ class Ledger:
         with self._file.transaction() as connection:
             connection.executemany(
                 "INSERT INTO queries (run, purpose, reserved) VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET reserved = excluded.reserved",
+                "ON CONFLICT (run, purpose) DO UPDATE SET reserved = excluded.reserved",
                 [(self.run, _known(purpose), amount) for purpose, amount in amounts.items()],
             )
             spent, reserved = connection.execute(SUMS).fetchone()
@@ -133,12 +135,13 @@ class Ledger:
                 raise self._exceeded(f"send {count} images for {row[1]}", spent, reserved - covered)
             connection.execute(
                 "INSERT INTO queries (run, purpose, spent) VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET spent = spent + excluded.spent, reserved = reserved - ?",
+                "ON CONFLICT (run, purpose) DO UPDATE SET spent = queries.spent + excluded.spent, "
+                "reserved = queries.reserved - ?",
                 (*row, count, covered),
             )
             connection.execute(
                 "INSERT INTO in_flight (process, run, purpose, images) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET images = images + excluded.images",
+                "ON CONFLICT (process) DO UPDATE SET images = in_flight.images + excluded.images",
                 (self._process, *row, count),
             )
         return covered
@@ -146,7 +149,7 @@ class Ledger:
     def keep(self, answers: Mapping[bytes, bytes], settled: int | None = None) -> None:
         """Stores answers by key, and takes so many images out of flight (``None``: all), in one transaction."""
         with self._file.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers.items())
+            connection.executemany("INSERT INTO answers VALUES (?, ?) ON CONFLICT DO NOTHING", answers.items())
             self._land(connection, settled)
 
     def fail(self, count: int, charged: bool | None, covered: int = 0, purpose: str | None = None) -> None:
@@ -170,7 +173,8 @@ class Ledger:
                 return
             connection.execute(
                 "INSERT INTO failures (run, purpose, charged, unclear) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET charged = charged + excluded.charged, unclear = unclear + excluded.unclear",
+                "ON CONFLICT (run, purpose) DO UPDATE SET charged = failures.charged + excluded.charged, "
+                "unclear = failures.unclear + excluded.unclear",
                 (*row, count if charged else 0, 0 if charged else count),
             )
 
@@ -185,7 +189,7 @@ class Ledger:
 
     def has_answers(self) -> bool:
         """Whether anything is stored; makes no file."""
-        there = self.path is None or self.path.is_file()
+        there = not isinstance(self.path, Path) or self.path.is_file()
         return there and bool(self._file.rows("SELECT 1 FROM answers LIMIT 1"))
 
     def spent(self) -> dict[str, int]:
@@ -204,8 +208,8 @@ class Ledger:
     def lost(self) -> dict[str, int]:
         """Counted queries of this run that got no usable answer, by purpose: a process died, or the oracle failed."""
         rows = self._file.rows(
-            "SELECT purpose, SUM(images) FROM (SELECT purpose, images FROM in_flight WHERE run = ? AND lost "
-            "UNION ALL SELECT purpose, charged + unclear FROM failures WHERE run = ?) GROUP BY purpose",
+            "SELECT purpose, SUM(images) FROM (SELECT purpose, images FROM in_flight WHERE run = ? AND lost = 1 "
+            "UNION ALL SELECT purpose, charged + unclear FROM failures WHERE run = ?) AS counts GROUP BY purpose",
             self.run,
             self.run,
         )
@@ -221,14 +225,14 @@ class Ledger:
     def uncertain(self) -> int:
         """Counted queries of this run that may not have been charged: a process died, or the oracle said nothing."""
         rows = self._file.rows(
-            "SELECT (SELECT COALESCE(SUM(images), 0) FROM in_flight WHERE run = ? AND lost) + "
+            "SELECT (SELECT COALESCE(SUM(images), 0) FROM in_flight WHERE run = ? AND lost = 1) + "
             "(SELECT COALESCE(SUM(unclear), 0) FROM failures WHERE run = ?)",
             self.run,
             self.run,
         )
         return int(rows[0][0])
 
-    def _land(self, connection: sqlite3.Connection, images: int | None) -> None:
+    def _land(self, connection: Any, images: int | None) -> None:
         if images is not None:
             connection.execute("UPDATE in_flight SET images = images - ? WHERE process = ?", (images, self._process))
         bound = "" if images is None else " AND images <= 0"

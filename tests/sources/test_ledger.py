@@ -7,15 +7,18 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from reprogram.errors import ConfigError, QueryBudgetExceeded, RunError
 from reprogram.sources.ledger import PURPOSES, Ledger
+from tests.integration import postgres_process
 
 FORK = multiprocessing.get_context("fork")
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # Python 3.12
@@ -25,9 +28,35 @@ def none_but(**counts: int) -> dict[str, int]:
     return dict.fromkeys(PURPOSES, 0) | counts
 
 
-@pytest.fixture(params=["memory", "file"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    reason = postgres_process.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with postgres_process.running() as url:
+        yield url
+
+
+@pytest.fixture
+def database(server: str) -> str:
+    """Address of an empty one."""
+    name = f"ledger_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server.removesuffix('/postgres')}/{name}"
+
+
+@pytest.fixture(params=["memory", "file", "server"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
+    if request.param == "server":
+        return str(request.getfixturevalue("database"))
     return tmp_path / "ledger.sqlite" if request.param == "file" else None
+
+
+@pytest.fixture(params=["file", "server"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """What several processes can use."""
+    return str(request.getfixturevalue("database")) if request.param == "server" else tmp_path / "ledger.sqlite"
 
 
 def start(target: Callable[..., None], *arguments: Any) -> Any:
@@ -47,7 +76,7 @@ def outcomes(processes: list[Any], queue: Any) -> list[Any]:
 # ------------------------------------------------------------------------------------------------------------- counting
 
 
-def test_images_are_counted_under_the_innermost_purpose(path: Path | None) -> None:
+def test_images_are_counted_under_the_innermost_purpose(path: Path | str | None) -> None:
     ledger = Ledger(path, "run")
     ledger.spend(1)
     with ledger.purpose("train"):
@@ -65,7 +94,7 @@ def test_images_are_counted_under_the_innermost_purpose(path: Path | None) -> No
     assert ledger.free() is None
 
 
-def test_an_unknown_purpose_is_refused(path: Path | None) -> None:
+def test_an_unknown_purpose_is_refused(path: Path | str | None) -> None:
     ledger = Ledger(path, "run")
     with pytest.raises(ConfigError, match=r"expected a purpose of train, .*, other, got 'fun'"), ledger.purpose("fun"):
         pass
@@ -81,7 +110,7 @@ def test_a_budget_that_is_no_count_is_refused(budget: Any) -> None:
         Ledger(None, "run", budget)
 
 
-def test_the_budget_is_reached_and_not_passed(path: Path | None) -> None:
+def test_the_budget_is_reached_and_not_passed(path: Path | str | None) -> None:
     ledger = Ledger(path, "run", 10)
     ledger.spend(7)
     with pytest.raises(QueryBudgetExceeded, match=r"cannot send 4 images for other: of 10 queries 7 are spent") as info:
@@ -101,7 +130,7 @@ def test_the_budget_is_reached_and_not_passed(path: Path | None) -> None:
 # --------------------------------------------------------------------------------------------------------- reservations
 
 
-def test_a_reservation_is_used_up_by_its_own_purpose_only(path: Path | None) -> None:
+def test_a_reservation_is_used_up_by_its_own_purpose_only(path: Path | str | None) -> None:
     ledger = Ledger(path, "run", 100)
     ledger.reserve({"test": 30, "validation": 20})
     assert ledger.free() == 50
@@ -120,7 +149,7 @@ def test_a_reservation_is_used_up_by_its_own_purpose_only(path: Path | None) -> 
     assert ledger.spent() == none_but(train=50, test=30)
 
 
-def test_what_a_reservation_does_not_cover_comes_from_what_is_free(path: Path | None) -> None:
+def test_what_a_reservation_does_not_cover_comes_from_what_is_free(path: Path | str | None) -> None:
     ledger = Ledger(path, "run", 100)
     ledger.reserve({"test": 30, "baseline": 60})
     with ledger.purpose("test"):
@@ -131,7 +160,7 @@ def test_what_a_reservation_does_not_cover_comes_from_what_is_free(path: Path | 
     assert ledger.free() == 5
 
 
-def test_reservations_are_set_together_or_not_at_all(path: Path | None) -> None:
+def test_reservations_are_set_together_or_not_at_all(path: Path | str | None) -> None:
     ledger = Ledger(path, "run", 100)
     ledger.reserve({"test": 30, "validation": 20})
     with pytest.raises(QueryBudgetExceeded, match=r"cannot reserve 10 for test, 71 for mapping: of 100 .* 20 reserved"):
@@ -141,7 +170,7 @@ def test_reservations_are_set_together_or_not_at_all(path: Path | None) -> None:
     assert ledger.free() == 0
 
 
-def test_training_is_held_step_by_step(path: Path | None) -> None:
+def test_training_is_held_step_by_step(path: Path | str | None) -> None:
     ledger = Ledger(path, "run", 100)
     ledger.reserve({"test": 40})
     with ledger.purpose("train"):
@@ -156,8 +185,8 @@ def test_training_is_held_step_by_step(path: Path | None) -> None:
     assert ledger.spent()["train"] == 60
 
 
-def test_runs_share_the_budget_and_not_the_rows(tmp_path: Path) -> None:
-    one, other = (Ledger(tmp_path / "shared.sqlite", name, 100) for name in ("one", "other"))
+def test_runs_share_the_budget_and_not_the_rows(shared: Path | str) -> None:
+    one, other = (Ledger(shared, name, 100) for name in ("one", "other"))
     one.reserve({"test": 40})
     other.reserve({"test": 10})
     with other.purpose("test"), pytest.raises(QueryBudgetExceeded):
@@ -170,8 +199,8 @@ def test_runs_share_the_budget_and_not_the_rows(tmp_path: Path) -> None:
     assert other.free() == 40
 
 
-def test_a_reservation_does_not_take_a_run_past_its_own_smaller_budget(tmp_path: Path) -> None:
-    small, large = Ledger(tmp_path / "shared.sqlite", "small", 100), Ledger(tmp_path / "shared.sqlite", "large", 1000)
+def test_a_reservation_does_not_take_a_run_past_its_own_smaller_budget(shared: Path | str) -> None:
+    small, large = Ledger(shared, "small", 100), Ledger(shared, "large", 1000)
     small.reserve({"test": 80})
     large.spend(90)
     assert small.free() == 0
@@ -185,7 +214,7 @@ def test_a_reservation_does_not_take_a_run_past_its_own_smaller_budget(tmp_path:
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
-def test_answers_come_back_bit_by_bit_and_settle(path: Path | None) -> None:
+def test_answers_come_back_bit_by_bit_and_settle(path: Path | str | None) -> None:
     ledger = Ledger(path, "run")
     answers = {index.to_bytes(4): random.randbytes(24) for index in range(1200)}  # more than one chunk
     ledger.spend(1200)
@@ -198,14 +227,14 @@ def test_answers_come_back_bit_by_bit_and_settle(path: Path | None) -> None:
     assert ledger.uncertain == 0
 
 
-def test_the_first_answer_stays(path: Path | None) -> None:
+def test_the_first_answer_stays(path: Path | str | None) -> None:
     ledger = Ledger(path, "run")
     ledger.keep({b"key": b"first"})
     ledger.keep({b"key": b"second", b"new": b"second"})
     assert ledger.look_up([b"key", b"new"]) == {b"key": b"first", b"new": b"second"}
 
 
-def test_requests_land_one_by_one(path: Path | None) -> None:
+def test_requests_land_one_by_one(path: Path | str | None) -> None:
     ledger = Ledger(path, "run")
     ledger.spend(4)
     ledger.spend(4)
@@ -217,7 +246,7 @@ def test_requests_land_one_by_one(path: Path | None) -> None:
 
 @pytest.mark.parametrize(("charged", "total", "uncertain"), [(True, 14, 0), (None, 14, 4), (False, 10, 0)])
 def test_a_failed_request_is_counted_as_far_as_it_may_be_charged(
-    charged: bool | None, total: int, uncertain: int, path: Path | None
+    charged: bool | None, total: int, uncertain: int, path: Path | str | None
 ) -> None:
     ledger = Ledger(path, "run", 20)
     with ledger.purpose("test"):
@@ -234,14 +263,13 @@ def test_a_failed_request_is_counted_as_far_as_it_may_be_charged(
     assert ledger.retried == ledger.lost()["test"] == total - 10
 
 
-def test_all_is_found_again_by_the_next_process(tmp_path: Path) -> None:
-    file = tmp_path / "ledger.sqlite"
-    first = Ledger(file, "run", 10)
+def test_all_is_found_again_by_the_next_process(shared: Path | str) -> None:
+    first = Ledger(shared, "run", 10)
     with first.purpose("test"):
         first.spend(3)
     first.keep({b"key": b"said"})
     first.reserve({"validation": 5})
-    again = Ledger(file, "run", 10)
+    again = Ledger(shared, "run", 10)
     assert again.free() == 2
     again.begin()
     assert again.free() == 7
@@ -260,7 +288,7 @@ def test_a_finished_run_leaves_one_file_that_can_be_used_again(tmp_path: Path) -
 # ------------------------------------------------------------------------------------------------- processes and deaths
 
 
-def test_images_in_flight_become_uncertain_when_the_run_begins_again(path: Path | None) -> None:
+def test_images_in_flight_become_uncertain_when_the_run_begins_again(path: Path | str | None) -> None:
     ledger = Ledger(path, "run")
     ledger.spend(5)
     assert ledger.uncertain == 0  # they may still be answered
@@ -272,8 +300,8 @@ def test_images_in_flight_become_uncertain_when_the_run_begins_again(path: Path 
     assert ledger.total() == 12
 
 
-def test_another_runs_images_in_flight_are_its_own_affair(tmp_path: Path) -> None:
-    one, other = (Ledger(tmp_path / "shared.sqlite", name) for name in ("one", "other"))
+def test_another_runs_images_in_flight_are_its_own_affair(shared: Path | str) -> None:
+    one, other = (Ledger(shared, name) for name in ("one", "other"))
     one.spend(3)
     other.reserve({"test": 1})
     other.spend(4)
@@ -313,16 +341,16 @@ def spend_all(file: Path, run: str, gate: Any, sizes: list[int], counts: Any) ->
 
 @forks
 @pytest.mark.parametrize("attempt", range(3))
-def test_processes_together_spend_the_budget_to_the_last_query_and_no_more(tmp_path: Path, attempt: int) -> None:
-    file, gate, counts = tmp_path / "ledger.sqlite", FORK.Barrier(4, timeout=30), FORK.SimpleQueue()
+def test_processes_together_spend_the_budget_to_the_last_query_and_no_more(shared: Path | str, attempt: int) -> None:
+    gate, counts = FORK.Barrier(4, timeout=30), FORK.SimpleQueue()
     jobs = [
-        start(spend_all, file, f"run {index % 2}", gate, [index + 2, 7, 1], counts)  # two runs of two processes
+        start(spend_all, shared, f"run {index % 2}", gate, [index + 2, 7, 1], counts)  # two runs of two processes
         for index in range(4)
     ]
     found = outcomes(jobs, counts)
     assert sum(spent for _, spent in found) == 500
     for run in ("run 0", "run 1"):
-        ledger = Ledger(file, run, 500)
+        ledger = Ledger(shared, run, 500)
         assert ledger.spent() == none_but(train=sum(spent for name, spent in found if name == run))
         assert ledger.total() == 500
         ledger.begin()
@@ -330,20 +358,20 @@ def test_processes_together_spend_the_budget_to_the_last_query_and_no_more(tmp_p
 
 
 @forks
-def test_reservations_hold_against_other_processes(tmp_path: Path) -> None:
-    file, counts = tmp_path / "ledger.sqlite", FORK.SimpleQueue()
-    mine = Ledger(file, "mine", 500)
+def test_reservations_hold_against_other_processes(shared: Path | str) -> None:
+    counts = FORK.SimpleQueue()
+    mine = Ledger(shared, "mine", 500)
     mine.reserve({"test": 123})
     gate = FORK.Barrier(3, timeout=30)
-    jobs = [start(spend_all, file, f"run {index}", gate, [3, 1], counts) for index in range(3)]
+    jobs = [start(spend_all, shared, f"run {index}", gate, [3, 1], counts) for index in range(3)]
     assert sum(spent for _, spent in outcomes(jobs, counts)) == 377
     with mine.purpose("test"):
         mine.spend(123)
     assert mine.total() == 500
 
 
-def send_for_ever(file: Path, asked: Any) -> None:
-    ledger = Ledger(file, "run", 100_000)
+def send_for_ever(shared: Path | str, asked: Any) -> None:
+    ledger = Ledger(shared, "run", 100_000)
     while True:
         ledger.spend(3)
         asked.value += 3  # the oracle's own count
@@ -352,11 +380,11 @@ def send_for_ever(file: Path, asked: Any) -> None:
 
 @forks
 @pytest.mark.parametrize("delay", [0.0, 0.003, 0.011])
-def test_a_killed_process_leaves_a_sound_account(tmp_path: Path, delay: float) -> None:
-    file, asked = tmp_path / "ledger.sqlite", FORK.Value("q", 0, lock=False)
-    ledger = Ledger(file, "run", 100_000)
+def test_a_killed_process_leaves_a_sound_account(shared: Path | str, delay: float) -> None:
+    asked = FORK.Value("q", 0, lock=False)
+    ledger = Ledger(shared, "run", 100_000)
     ledger.total()  # opened before the fork: the child must not use this connection
-    victim = start(send_for_ever, file, asked)
+    victim = start(send_for_ever, shared, asked)
     while not asked.value:
         time.sleep(0.001)
     time.sleep(delay)
@@ -372,24 +400,22 @@ def test_a_killed_process_leaves_a_sound_account(tmp_path: Path, delay: float) -
         ledger.spend(1)
 
 
-def die_in_flight(file: Path) -> None:
-    Ledger(file, "run", 100).spend(40)
+def die_in_flight(shared: Path | str) -> None:
+    Ledger(shared, "run", 100).spend(40)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in_a_transaction(file: Path) -> None:
-    connection = sqlite3.connect(file, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE queries SET spent = 99")
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_in_a_transaction(shared: Path | str) -> None:
+    with Ledger(shared, "run")._file.transaction() as connection:
+        connection.execute("UPDATE queries SET spent = 99")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @forks
-def test_what_a_dead_process_sent_stays_counted_and_what_it_did_not_commit_does_not(tmp_path: Path) -> None:
-    file = tmp_path / "ledger.sqlite"
+def test_what_a_dead_process_sent_stays_counted_and_what_it_did_not_commit_does_not(shared: Path | str) -> None:
     for death in (die_in_flight, die_in_a_transaction):
-        start(death, file).join(30)
-    ledger = Ledger(file, "run", 100)
+        start(death, shared).join(30)
+    ledger = Ledger(shared, "run", 100)
     ledger.begin()
     assert (ledger.total(), ledger.uncertain, ledger.free()) == (40, 40, 60)
     ledger.spend(60)
@@ -406,8 +432,8 @@ def use_inherited(ledger: Ledger, outcome: Any) -> None:
 
 
 @forks
-def test_a_forked_process_has_its_own_connection_and_its_own_images_in_flight(tmp_path: Path) -> None:
-    ledger, outcome = Ledger(tmp_path / "ledger.sqlite", "run", 10), FORK.SimpleQueue()
+def test_a_forked_process_has_its_own_connection_and_its_own_images_in_flight(shared: Path | str) -> None:
+    ledger, outcome = Ledger(shared, "run", 10), FORK.SimpleQueue()
     ledger.spend(4)
     child = start(use_inherited, ledger, outcome)
     assert outcomes([child], outcome) == ["spent"]
@@ -456,3 +482,35 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, mak
     ledger = Ledger(file, "run", 10)
     with pytest.raises(RunError, match=r"access\.ledger: expected a writable SQLite .* at .*; .* access\.ledger=FILE"):
         ledger.spend(1)
+
+
+# -------------------------------------------------------------------------------------------------------- wrong servers
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    for url in ("postgresql://me:secret@host/base", "postgresql://me@host/base?password=secret"):
+        with pytest.raises(ConfigError, match="expected no password in the address; set PGPASSWORD") as found:
+            Ledger(url, "run")
+        assert "secret" not in str(found.value)
+
+
+def test_a_server_that_is_not_there_or_refuses_is_named_with_the_remedy(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match=r"(?s)access\.ledger: expected a PostgreSQL database .*:1/base.*see to server"):
+        Ledger("postgresql://me@127.0.0.1:1/base", "run").spend(1)
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    with pytest.raises(RunError, match=r"(?s)password authentication failed.*PGPASSWORD") as found:
+        Ledger(server, "run").spend(1)
+    assert "wrong" not in str(found.value)
+
+
+def test_a_connection_that_broke_is_made_again(database: str) -> None:
+    ledger = Ledger(database, "run")
+    ledger.spend(3)
+    with psycopg.connect(database, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    with pytest.raises(RunError, match="give the same command again"):
+        ledger.spend(1)
+    ledger.spend(2)
+    assert ledger.total() == 5
