@@ -87,10 +87,11 @@ def ledger(cfg: Config, run_dir: Path) -> Ledger:
     shared, budget = cfg["access"]["ledger"], cfg["access"]["query_budget"]
     if shared is not None and shared.startswith(SCHEME):
         return Ledger(shared, str(run_dir.resolve()), budget)
-    if cfg["trainer"]["num_nodes"] > 1:
+    machines = cfg["trainer"]["num_nodes"] if "trainer" in cfg else 1
+    if machines > 1:
         raise ConfigError(
-            f"access.ledger: expected {SCHEME}user@host/database, since processes of {cfg['trainer']['num_nodes']} "
-            f"machines cannot share a SQLite file, got {shared or 'none'}; or set trainer.num_nodes=1"
+            f"access.ledger: expected {SCHEME}user@host/database, since processes of {machines} machines cannot share a "
+            f"SQLite file, got {shared or 'none'}; or set trainer.num_nodes=1"
         )
     if shared is None:
         return Ledger(run_dir / LEDGER_FILE, OWN_RUN, budget)  # a run directory may be moved with its ledger
