@@ -90,7 +90,7 @@ def ledger(cfg: Config, run_dir: Path) -> Ledger:
     machines = cfg["trainer"]["num_nodes"] if "trainer" in cfg else 1
     if machines > 1:
         raise ConfigError(
-            f"access.ledger: expected {SCHEME}user@host/database, since processes of {machines} machines cannot share a "
+            f"access.ledger: expected {SCHEME}user@host/database, since {machines} machines cannot share a "
             f"SQLite file, got {shared or 'none'}; or set trainer.num_nodes=1"
         )
     if shared is None:
