@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-RECORD = "job.json"
+RECORD = "job_{}.json"  # named by the configuration asked for
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +31,23 @@ class SweepSummary(Callback):
         metric = str(job_return.cfg.callbacks.monitor).removeprefix("val/")
         record = {
             "job": config.hydra.job.num,
-            "asked": _asked(job_return.cfg),
             "overrides": list(job_return.overrides or []),
             "metric": metric,
             "mode": job_return.cfg.callbacks.mode,
             "score": found.get("val", {}).get(metric, {}).get("value"),
             "test": found.get("test", {}).get(metric),
-            "queries": found.get("queries", {}).get("total"),
+            "queries": found["queries"]["total"] if found.get("access") == "black_box" else None,
             "seconds": found.get("timing", {}).get("total_s"),
             "run_dir": found.get("run_dir", ""),
             "note": found.get("failed", ""),
         }
         folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for path, other in _records(folder).items():
+            if other["note"]:  # it has been put right, or is put in its place
+                path.unlink()
+        path = folder / RECORD.format(_asked(job_return.cfg))
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints and writes the summary."""
@@ -53,39 +56,39 @@ class SweepSummary(Callback):
         from reprogram.sweeps.summary import summarise
 
         folder = Path(config.hydra.sweep.dir)
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"**/{RECORD}")]
+        records = list(_records(folder, "**/").values())
         options = [dict(override.partition("=")[::2] for override in record["overrides"]) for record in records]
         keys = dict.fromkeys(key for chosen in options for key in chosen)
         varied = [key for key in keys if len({chosen.get(key) for chosen in options}) > 1] or list(keys)
         rows = []
         for record, chosen in zip(records, options, strict=True):
-            del record["asked"]
             values: dict[str, Value] = {key: _value(chosen[key]) for key in varied if key in chosen}
             overrides = tuple(record.pop("overrides"))
-            rows.append(
-                Row(**record, overrides=overrides, values=values, state="failed" if record["note"] else "finished")
-            )
+            state: State = "failed" if record["note"] else "finished"
+            rows.append(Row(**record, overrides=overrides, values=values, state=state))
         summarise(sorted(rows, key=lambda row: row.job), folder)
         failed_jobs[:] = [row.job for row in rows if row.state == "failed"]
         if failed_jobs:
-            log.info("again    hydra.sweep.dir=%s on the same line does what failed, and only that", folder)
+            print(f"again    hydra.sweep.dir={folder} on the same line does what failed, and only that")
 
 
 def finished_job(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     """What a job of a multirun came to when it was run before, in the same folder with the same configuration."""
-    if not (folder / RECORD).is_file() or not (folder / "metrics.json").is_file():
-        return None
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if record["note"] or record["asked"] != _asked(cfg):
+    record = _records(folder).get(folder / RECORD.format(_asked(cfg)))
+    if record is None or record["note"] or not (folder / "metrics.json").is_file():
         return None
     log.info("finished before: %s", folder)
     return {"run_dir": record["run_dir"], **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
 
 
+def _records(folder: Path, below: str = "") -> dict[Path, dict[str, Any]]:
+    return {path: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(below + RECORD.format("*"))}
+
+
 def _asked(cfg: DictConfig) -> str:
     """Tells configurations apart as they were asked for, wherever they run."""
     values: Any = OmegaConf.to_container(cfg, resolve=False)
-    return hashlib.sha256(json.dumps({**values, "run_dir": None}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps({**values, "run_dir": None}, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _value(text: str) -> str | int | float:

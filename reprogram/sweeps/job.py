@@ -1,10 +1,9 @@
-"""One attempt at a job: ``reprogram-train`` in a process of its own, which may die without taking anything with it."""
+"""One attempt at a job, in a process of its own, which may die without taking anything with it."""
 
 import json
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ PATIENCE = 120  # seconds for a run that is ended to write its checkpoint
 
 
 def run(
-    overrides: Sequence[str],
+    command: Sequence[str],
     folder: Path,
     environment: dict[str, str],
     report: Callable[[Curve], bool],
@@ -28,7 +27,7 @@ def run(
     An exception of ``report`` or ``beat`` ends the run as SIGTERM does, and goes on.
 
     Args:
-        overrides: The command line.
+        command: The command line.
         folder: The run directory.
         environment: Variables beside those there are.
         report: Gets the learning curve as it grows; says whether the run is to stop.
@@ -38,7 +37,6 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     curve, write_to = os.pipe()
     read_from, answer = os.pipe()
-    command = [sys.executable, "-m", "reprogram.commands.train", *overrides, f"run_dir={folder}"]
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,

@@ -110,8 +110,9 @@ def _storage(url: str | None, folder: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     address = check_url(url)
     engine: dict[str, Any] = {"pool_pre_ping": True}  # a connection may have been lost during a long job
-    if address.startswith("sqlite"):
-        engine["connect_args"] = {"timeout": BUSY_SECONDS}
+    is_file = address.startswith("sqlite")
+    # texts come back as texts from a server without an encoding too
+    engine["connect_args"] = {"timeout": BUSY_SECONDS} if is_file else {"client_encoding": "utf8"}
     return RDBStorage(address, engine_kwargs=engine)
 
 

@@ -82,7 +82,7 @@ def _cells(rows: Sequence[Row], folder: Path) -> tuple[list[str], list[list[str]
     cells = []
     for row in rows:
         place = Path(row.run_dir)
-        run = place.name if place.parent == folder else row.run_dir
+        run = place.name if place.parent.absolute() == folder.absolute() else row.run_dir
         cells.append(
             [
                 str(row.job),

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +43,7 @@ from reprogram.sweeps.storage import open_study
 EXIT_PREEMPTED = 75
 POLL = 2.0  # seconds between two looks at a queue with nothing to do
 
-RUN_DIR, HOST, RECORD, SECONDS = "run_dir", "host", "record", "seconds"
+RUN_DIR, WORKER, RECORD, SECONDS = "run_dir", "worker", "record", "seconds"
 
 log = logging.getLogger(__name__)
 
@@ -110,15 +111,15 @@ def _attempt(study: Study, trial: Trial, sweep: Sweep, index: int) -> None:
         return pruned
 
     try:
-        beat()
+        trial.set_user_attr(WORKER, f"{platform.node()} worker {index} pid {os.getpid()}")
         values = choose(trial, sweep)
         folder = sweep.run_dir(number, values)
         trial.set_user_attr(RUN_DIR, str(folder))
-        trial.set_user_attr(HOST, platform.node())
         code = 0
         if not (folder / "metrics.json").is_file():
+            command = [sys.executable, "-m", "reprogram.commands.train", *sweep.job_overrides(values)]
             environment = _environment(sweep, index)
-            code = jobs.run(sweep.job_overrides(values), folder, environment, report, beat, sweep.grace / 4)
+            code = jobs.run([*command, f"run_dir={folder}"], folder, environment, report, beat, sweep.grace / 4)
         trial.set_user_attr(QUERIES, _queries(sweep, folder))
         trial.set_user_attr(SECONDS, round(time.monotonic() - started, 1))
         _conclude(study, trial, sweep, folder, code, pruned, values)
