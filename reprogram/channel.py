@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import suppress
 from queue import SimpleQueue
 
 VARIABLE = "REPROGRAM_CHANNEL"  # two file descriptors: curves are written to one, answers are read from the other
@@ -31,13 +32,15 @@ class Channel:
 
     def is_over(self, curve: Curve) -> bool:
         """Reports what is new, and says whether the sweep has no more use for the run."""
-        os.write(self._write_to, f"{json.dumps(curve)}\n".encode())
+        with suppress(BrokenPipeError):  # the worker is gone: that is dealt with below
+            os.write(self._write_to, f"{json.dumps(curve)}\n".encode())
         return self._answers.get() == STOP
 
     def _listen(self, read_from: int) -> None:
         with os.fdopen(read_from) as answers:
             for line in answers:
                 self._answers.put(line.strip())
+        self._answers.put(GO_ON)  # to where the signal is minded
         os.kill(os.getpid(), signal.SIGTERM)
 
 

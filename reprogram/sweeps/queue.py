@@ -91,7 +91,8 @@ class Watch:
     """Tells which attempts have lost their worker.
 
     A worker counts up a mark on its trial; whoever sees no change for the grace time, by its own clock, takes the
-    worker for dead. (Optuna's heartbeats are for databases alone, and for ``Study.optimize``.)
+    worker for dead. (Optuna's heartbeats are for databases alone, and for ``Study.optimize``.) Of the time between two
+    looks at most a quarter of the grace time counts, or a machine that was asleep would take all others for dead.
 
     Args:
         grace: Seconds.
@@ -100,18 +101,21 @@ class Watch:
     def __init__(self, grace: float) -> None:
         self.grace = grace
         self._seen: dict[int, tuple[object, float]] = {}
+        self._looked = time.monotonic()
 
     def lost(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials that run without a sign of life."""
-        now, found = time.monotonic(), []
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, self.grace / 4), now
+        found = []
         for trial in trials:
             if trial.state is not TrialState.RUNNING or JOB not in trial.user_attrs:
                 continue
             beat = trial.user_attrs.get(BEAT)
-            last, since = self._seen.get(trial.number, (None, None))
-            if since is None or beat != last:
-                self._seen[trial.number] = beat, now
-            elif now - since > self.grace:
+            last, silent = self._seen.get(trial.number, (None, -passed))
+            silent = silent + passed if beat == last else 0.0
+            self._seen[trial.number] = beat, silent
+            if silent > self.grace:
                 found.append(trial)
         return found
 
