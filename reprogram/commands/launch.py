@@ -43,6 +43,7 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets exceptions through to us
 
     failures: list[str] = []
+    failed_jobs.clear()
     started: list[DictConfig] = []
 
     def guarded(cfg: DictConfig) -> object:

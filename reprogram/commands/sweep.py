@@ -43,6 +43,8 @@ def _sweep(cfg: DictConfig) -> None:
     for key in ("run_dir", "resume"):
         if run[key] is not None:
             raise ConfigError(f"{key}: a sweep gives every run a folder of its own, in sweep.folder")
+    if run["access"].get("dry_run"):
+        raise ConfigError("access.dry_run: is of one run; set sweep.dry_run=true")
     sweep, chosen = plan(block, overrides, run)
     _rehearse(sweep)
     _announce(sweep)

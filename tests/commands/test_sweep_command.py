@@ -62,6 +62,7 @@ def test_a_dry_run_checks_and_makes_nothing(run, tmp_path: Path) -> None:
         (["+sweep.space.seed=[0,1]", "sweep=tpee"], "sweep=tpee: there is no such choice; did you mean tpe?"),
         (["+sweep.space.seed=[0,1]", "run_dir=x"], "run_dir: a sweep gives every run a folder of its own"),
         (["+sweep.space.seed=[0,1]", "sweep.storage=postgresql://a:b@h/d"], "expected a URL without a password"),
+        (["+sweep.space.seed=[0,1]", "recipe=black_box", "access.dry_run=true"], "set sweep.dry_run=true"),
         (["summary=nowhere"], "nowhere: expected the folder of a sweep"),
         (["-m", "+sweep.space.seed=[0,1]"], "reprogram-sweep is a sweep by itself"),
     ],

@@ -93,7 +93,7 @@ def test_wrong_choices_are_refused(changes, run, message):
 
 def test_a_shared_ledger_has_a_budget_of_its_own():
     shared = {**BLACK, "access": {**BLACK["access"], "ledger": "x.sqlite"}}
-    with pytest.raises(ConfigError, match="whose own access.query_budget bounds all jobs"):
+    with pytest.raises(ConfigError, match=r"whose own access\.query_budget bounds all jobs"):
         made(run=shared, query_budget=5000)
 
 
