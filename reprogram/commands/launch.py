@@ -133,6 +133,8 @@ def _hint(override: str, name: str, config_name: str, overrides: Sequence[str]) 
         if choice not in known and "," not in choice:
             return f"{name}={choice}: there is no such choice; {_near(choice, known)}"
         return None
+    if override.startswith("+"):  # it is meant to be new
+        return None
     try:
         known = _known_keys(config_name, overrides)
     except (HydraException, OmegaConfBaseException):  # the choices themselves do not compose

@@ -240,7 +240,7 @@ def test_a_sweep_ends_with_one_table_and_survives_a_bad_job(run, tmp_path: Path)
     assert "2 runs by balanced accuracy\n" in out.replace(" \n", "\n").replace("  ", "")
     assert (folder / "0/metrics.json").stat().st_mtime_ns == written
     assert (folder / "1/metrics.json").is_file()
-    code, _, err = run(train, *again, "program.size=44")  # another configuration in the place of a finished one
+    code, _, _ = run(train, *again, "program.size=44")  # another configuration in the place of a finished one
     assert code == 2
     assert (folder / "0/metrics.json").stat().st_mtime_ns == written
     code, out, _ = run(train, *again, "program.size=40,36")
