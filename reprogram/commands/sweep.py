@@ -1,5 +1,6 @@
 """``reprogram-sweep``: a search over the configuration of runs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reprogram.commands.launch import explain, importing, launch
-from reprogram.errors import ConfigError
+from reprogram.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from reprogram.sweeps.plan import Sweep
@@ -115,11 +116,16 @@ def _run(sweep: "Sweep") -> None:
     run_workers(sweep)
     found = rows(study, sweep)
     summarise(found, Path(sweep.folder), len(sweep.objectives) > 1)
-    bad = [row.state for row in found if row.state in ("failed", "not done")]
-    if bad:
-        raise ConfigError(
-            f"{bad.count('failed')} jobs of the sweep failed, {bad.count('not done')} were not done; the same command "
-            "does the latter"
+    states = Counter(row.state for row in found)
+    states["not done"] += sweep.jobs - len(found)
+    if sweep.query_budget is not None and states["not done"]:
+        print(
+            f"budget   {states.pop('not done')} jobs were not begun: sweep.query_budget leaves too little for another"
+        )
+    if states["failed"] or states["not done"]:
+        raise RunError(
+            f"{states['failed']} jobs of the sweep failed, {states['not done']} were not done; the same command does the "
+            "latter"
         )
 
 

@@ -53,6 +53,8 @@ def run(
             while True:
                 beat()
                 if not select.select([lines], [], [], every)[0]:
+                    if process.poll() is not None:  # what it has started may keep the other end open
+                        break
                     continue
                 line = lines.readline()
                 if not line:  # the end of the process, or nearly

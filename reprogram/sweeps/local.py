@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
+from reprogram.errors import ReprogramError, RunError
 from reprogram.sweeps.plan import Sweep
+from reprogram.sweeps.storage import STORAGE_ERRORS, reason
 from reprogram.sweeps.worker import EXIT_PREEMPTED, work
 
 MOST_RESTARTS = 20  # of all workers: then something is wrong that does not pass
@@ -23,8 +26,10 @@ def run_workers(sweep: Sweep) -> None:
     A worker that dies is replaced; what it did is taken up again by whoever sees first that it gives no sign of life.
     """
     if sweep.workers == 1:
-        work(sweep)
-        return
+        try:
+            return work(sweep)
+        except STORAGE_ERRORS as error:
+            raise RunError(f"sweep.storage: lost ({reason(error)}); the same command goes on") from error
     context = multiprocessing.get_context("spawn")
 
     def start(index: int) -> SpawnProcess:
@@ -47,6 +52,7 @@ def run_workers(sweep: Sweep) -> None:
                     restarts += 1
                     died = f"worker {index} (pid {process.pid}) died with {process.exitcode}"
                     log.warning("%s; another takes its place", died)
+                    time.sleep(restarts)  # a database may come back
                     running[index] = start(index)
     finally:
         for process in running.values():
@@ -62,6 +68,9 @@ def _worker(sweep: Sweep, index: int) -> None:
         work(sweep, index)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (*STORAGE_ERRORS, ReprogramError) as error:
+        log.error("worker %d: %s", index, reason(error))
+        sys.exit(1)
 
 
 def _follow() -> None:

@@ -17,6 +17,7 @@ from reprogram.errors import ConfigError, RunError
 from reprogram.sweeps.plan import Sweep, from_record
 
 JOURNAL = "journal.log"
+STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 BUSY_SECONDS = 60  # how long one worker waits for another that writes to SQLite
 
 _PLAN = "sweep"  # name of the attribute of a study
@@ -88,9 +89,13 @@ def _reach(url: str | None, folder: Path, name: str, directions: list[Any] | Non
         return _connect(url, folder, name, directions)
     except KeyError as error:
         raise RunError(f"{name}: there is no such study in {url or folder}") from error
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError, ImportError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError(f"sweep.storage: {url or folder} cannot be used: {reason}") from error
+    except (*STORAGE_ERRORS, OSError, ImportError) as error:
+        raise ConfigError(f"sweep.storage: {url or folder} cannot be used: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What the database said, in one line."""
+    return str(error.__cause__ or error).splitlines()[0]
 
 
 @retry(retry=retry_if_exception_type(SQLAlchemyError), stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True)

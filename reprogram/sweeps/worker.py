@@ -176,7 +176,8 @@ def _queries(sweep: Sweep, folder: Path) -> int | None:
 
 def _environment(sweep: Sweep, index: int) -> dict[str, str]:
     """Shares the machine between its workers."""
-    threads = max(1, len(os.sched_getaffinity(0)) // sweep.workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // sweep.workers)
     found = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
     if sweep.devices:
         found["CUDA_VISIBLE_DEVICES"] = str(sweep.devices[index % len(sweep.devices)])
