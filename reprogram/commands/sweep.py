@@ -116,17 +116,14 @@ def _run(sweep: "Sweep") -> None:
     run_workers(sweep)
     found = rows(study, sweep)
     summarise(found, Path(sweep.folder), len(sweep.objectives) > 1)
-    states = Counter(row.state for row in found)
-    states["not done"] += sweep.jobs - len(found)
-    if sweep.query_budget is not None and states["not done"]:
-        print(
-            f"budget   {states.pop('not done')} jobs were not begun: sweep.query_budget leaves too little for another"
-        )
+    states, unbegun = Counter(row.state for row in found), sweep.jobs - len(found)
+    if sweep.query_budget is None:
+        states["not done"] += unbegun
+    elif unbegun:
+        print(f"budget   {unbegun} jobs were not begun: sweep.query_budget leaves too little for another")
     if states["failed"] or states["not done"]:
-        raise RunError(
-            f"{states['failed']} jobs of the sweep failed, {states['not done']} were not done; the same command does the "
-            "latter"
-        )
+        counts = f"{states['failed']} jobs of the sweep failed, {states['not done']} were not done"
+        raise RunError(f"{counts}; the same command does the latter")
 
 
 def _show(which: str, storage: str | None) -> None:
