@@ -107,11 +107,13 @@ def _plan(sweep: "Sweep") -> Iterator[str]:
 
 def _run(sweep: "Sweep") -> None:
     from reprogram.sweeps.local import run_workers
+    from reprogram.sweeps.queue import fill
     from reprogram.sweeps.results import rows
     from reprogram.sweeps.storage import open_study
     from reprogram.sweeps.summary import summarise
 
     study = open_study(sweep)
+    fill(study, sweep)  # before there are several that would
     sweep.save()
     run_workers(sweep)
     found = rows(study, sweep)

@@ -73,6 +73,12 @@ def is_finished(trials: Sequence[FrozenTrial], sweep: Sweep) -> bool:
     return not under_way and not wanted(trials, sweep)
 
 
+def fill(study: Study, sweep: Sweep) -> None:
+    """Adds what is to be added."""
+    for attempt in wanted(study.get_trials(deepcopy=False), sweep):
+        add(study, attempt)
+
+
 def add(study: Study, attempt: Wanted) -> None:
     """Puts an attempt into the queue."""
     study.enqueue_trial(dict(attempt.values), user_attrs={JOB: attempt.job, ATTEMPT: attempt.attempt})

@@ -29,11 +29,10 @@ from reprogram.sweeps.queue import (
     JOB,
     QUERIES,
     Watch,
-    add,
     attempts,
     fail,
+    fill,
     is_finished,
-    wanted,
 )  # fmt: skip
 from reprogram.sweeps.rows import brief
 from reprogram.sweeps.samplers import choose, pruner, sampler
@@ -60,13 +59,10 @@ def work(sweep: Sweep, index: int = 0) -> None:
     study.pruner = pruner(sweep)
     watch = Watch(sweep.grace)
     while True:
-        trials = study.get_trials(deepcopy=False)
-        for trial in watch.lost(trials):
+        for trial in watch.lost(study.get_trials(deepcopy=False)):
             if fail(study, trial):
                 log.info("job %d: its worker gave no sign of life, it is tried again", trial.user_attrs[JOB])
-        trials = study.get_trials(deepcopy=False)
-        for attempt in wanted(trials, sweep):
-            add(study, attempt)
+        fill(study, sweep)
         claimed = _claim(study, sweep)
         if claimed is not None:
             _attempt(study, claimed, sweep, index)

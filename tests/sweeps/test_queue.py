@@ -13,6 +13,7 @@ from reprogram.sweeps.queue import (
     Watch,
     add,
     attempts,
+    fill,
     is_finished,
     wanted,
 )
@@ -22,11 +23,6 @@ from reprogram.sweeps.queue import (
 def study():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(direction="maximize")
-
-
-def fill(study, sweep):
-    for attempt in wanted(study.trials, sweep):
-        add(study, attempt)
 
 
 def take(study, **attributes):
