@@ -65,11 +65,11 @@ def check(folder: Path, url: str, numbers: random.Random) -> None:
     process = start(folder, url)
     lost: list[int] = []
     for kill, moment in enumerate((JOBS // 6, JOBS // 2)):
-        trial = wait_for_job(folder, url, process, moment, numbers)
+        trial = wait_for_job(folder, url, process, moment, numbers, lost)
         os.kill(pid_of(trial), signal.SIGKILL)
         lost.append(trial.number)
         say(started, f"kill {kill + 1}: {trial.user_attrs[WORKER]}, at job {trial.user_attrs[JOB]}")
-    wait_for_job(folder, url, process, 3 * JOBS // 4, numbers)
+    wait_for_job(folder, url, process, 3 * JOBS // 4, numbers, lost)
     process.kill()
     process.wait()
     under_way = [trial.user_attrs[JOB] for trial in trials(folder, url) if trial.state is TrialState.RUNNING]
@@ -118,7 +118,12 @@ def continued(folder: Path) -> int:
 
 
 def wait_for_job(
-    folder: Path, url: str, process: "subprocess.Popen[bytes]", done: int, numbers: random.Random
+    folder: Path,
+    url: str,
+    process: "subprocess.Popen[bytes]",
+    done: int,
+    numbers: random.Random,
+    lost: list[int],
 ) -> FrozenTrial:
     """A job that the victim is in the middle of, once so many are done."""
     until = time.monotonic() + PATIENCE
@@ -128,7 +133,7 @@ def wait_for_job(
         if sum(trial.state is TrialState.COMPLETE for trial in found) >= done:
             for trial in found:
                 under_way = trial.state is TrialState.RUNNING and trial.user_attrs.get(BEAT, 0) >= 2
-                if under_way and f"worker {VICTIM} " in trial.user_attrs[WORKER]:
+                if under_way and trial.number not in lost and f"worker {VICTIM} " in trial.user_attrs[WORKER]:
                     time.sleep(numbers.uniform(0, 2))
                     return trial
         time.sleep(0.3)
