@@ -123,7 +123,7 @@ def test_queries_of_all_jobs_stay_within_their_budget(tmp_path: Path) -> None:
     assert [row["state"] for row in rows] == ["finished"]  # the second job could pass 1,300
     record = json.loads((tmp_path / rows[0]["run_dir"] / "metrics.json").read_text())
     assert int(rows[0]["queries"]) == record["queries"]["total"] <= 1200
-    assert "1 runs that none beats in nll without more queries" in out
+    assert "1 runs that none beats in NLL without more queries" in out
 
 
 @pytest.mark.skipif(postgres_process.missing() is not None, reason=str(postgres_process.missing()))
