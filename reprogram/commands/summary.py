@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 RECORD = "job_{}.json"  # named by the configuration asked for
-
-log = logging.getLogger(__name__)
 
 failed_jobs: list[int] = []
 """Of the last multirun, for the exit code: its jobs may have run in other processes."""
@@ -77,7 +74,7 @@ def finished_job(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     record = _records(folder).get(folder / RECORD.format(_asked(cfg)))
     if record is None or record["note"] or not (folder / "metrics.json").is_file():
         return None
-    log.info("finished before: %s", folder)
+    print(f"finished before: {folder}")
     return {"run_dir": record["run_dir"], **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
 
 
