@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from reprogram.errors import ConfigError, RunError
@@ -114,7 +115,7 @@ def _storage(url: str | None, folder: Path) -> BaseStorage:
         folder.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     address = check_url(url)
-    engine: dict[str, Any] = {"pool_pre_ping": True}  # a connection may have been lost during a long job
+    engine: dict[str, Any] = {"poolclass": NullPool}  # none is kept, and perhaps lost, during a long job
     is_file = address.startswith("sqlite")
     # texts come back as texts from a server without an encoding too
     engine["connect_args"] = {"timeout": BUSY_SECONDS} if is_file else {"client_encoding": "utf8"}

@@ -64,7 +64,6 @@ def test_a_dry_run_checks_and_makes_nothing(run, tmp_path: Path) -> None:
         (["+sweep.space.seed=[0,1]", "sweep.storage=postgresql://a:b@h/d"], "expected a URL without a password"),
         (["+sweep.space.seed=[0,1]", "recipe=black_box", "access.dry_run=true"], "set sweep.dry_run=true"),
         (["summary=nowhere"], "nowhere: expected the folder of a sweep"),
-        (["-m", "+sweep.space.seed=[0,1]"], "reprogram-sweep is a sweep by itself"),
     ],
 )
 def test_mistakes_get_one_line_and_make_nothing(run, tmp_path: Path, arguments, message) -> None:
@@ -73,6 +72,12 @@ def test_mistakes_get_one_line_and_make_nothing(run, tmp_path: Path, arguments, 
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_multirun_of_sweeps_is_refused(run) -> None:
+    code, _, err = run("data=digits", "sweep/space=none", "+sweep.space.seed=[0,1]", "-m")
+    assert code == 2
+    assert "reprogram-sweep is a sweep by itself" in err
 
 
 @pytest.mark.parametrize("choice", ["tpe", "asha", "hyperband", "cma_es", "random"])
