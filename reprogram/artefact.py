@@ -12,7 +12,7 @@ from reprogram import build, sourcing
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import RunError, SourceError
-from reprogram.sources.ledger import Ledger
+from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
 from reprogram.types import TaskSpec
 
 SCHEMA_VERSION = 1
@@ -128,8 +128,8 @@ def _relocate(block: build.Config, what: str, file: str | Path) -> None:
 def _account(cfg: dict[str, Any], run_dir: Path) -> Ledger:
     """The ledger of the run, where it lies beside the program, without its budget: what is asked now is counted on."""
     opened = {**cfg, "access": {**cfg["access"], "query_budget": None}}
-    beside = (run_dir / build.LEDGER_FILE).is_file() or cfg["access"]["ledger"] is not None
-    return build.ledger(opened, run_dir) if beside else Ledger(None, build.OWN_RUN)
+    beside = (run_dir / LEDGER_FILE).is_file() or cfg["access"]["ledger"] is not None
+    return build.ledger(opened, run_dir) if beside else Ledger(None, OWN_RUN)
 
 
 def write_json(path: Path, record: object) -> None:

@@ -23,7 +23,7 @@ from reprogram.instantiation import bind, call, locate, without
 from reprogram.programs.base import InputProgram
 from reprogram.sources.account_server import SCHEME
 from reprogram.sources.base import SourceModel
-from reprogram.sources.ledger import Ledger
+from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
 from reprogram.training.query_plan import QueryPlan
 from reprogram.training.smoothing_check import check_smoothing
 from reprogram.types import SourceSpec, TaskSpec
@@ -39,7 +39,6 @@ PROTOCOL_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", 
 ACCESS_KEYS = (  # of the run, not of the black box
     *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "spare", "dry_run"),
 )
-LEDGER_FILE, OWN_RUN = "ledger.sqlite", "."
 CLASSIFIER_BLOCKS = ("source", "access", "program", "mapping")
 
 Config = dict[str, Any]
@@ -231,12 +230,14 @@ def callbacks(
     from reprogram.training.budget_stop import BudgetStop
     from reprogram.training.candidates import Candidates
     from reprogram.training.mapping_refresh import MappingRefresh
+    from reprogram.training.reporting import reporting
     from reprogram.training.step_checkpoint import StepCheckpoint
 
     choice, folder = cfg["callbacks"], run_dir / "checkpoints"
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     refresh = MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits)
     found: list[pl.Callback] = [
+        *reporting(choice["monitor"]),
         refresh,
         Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),

@@ -25,6 +25,10 @@ class RunError(ReprogramError, RuntimeError):
     """A run directory that is missing, unfinished, or belongs to another configuration."""
 
 
+class RunPruned(ReprogramError, RuntimeError):  # noqa: N818 - the sweep ends a run, it is no accident
+    """A run that a sweep has no more use for."""
+
+
 class OracleError(ReprogramError, RuntimeError):
     """A black box that gave no usable answer."""
 

@@ -13,12 +13,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "reprogram"
 
 # What each room (module or folder directly under the package) may import, besides itself. A new room gets its row here.
-GROUND = {"errors", "types", "distributed", "memory"}
+GROUND = {"errors", "types", "distributed", "memory", "channel"}
 MODELS = {"programs", "sources", "mappings", "losses"}
 BELOW_TRAINING = GROUND | MODELS | {"regularizers", "classifier", "objective", "estimators", "data", "evaluation"}
 COMPOSERS = {
     "accounting",
     "checks",
+    "composed",
     "discovery",
     "instantiation",
     "build",
@@ -37,6 +38,7 @@ BELOW_COMMANDS = BELOW_TRAINING | {"training"} | COMPOSERS
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
+    "channel": set(),
     "distributed": set(),
     "memory": set(),
     **dict.fromkeys(MODELS, GROUND),
@@ -52,9 +54,10 @@ LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(COMPOSERS, BELOW_COMMANDS),
     "instantiation": {"errors"},
     "checks": {"errors", "evaluation", "instantiation", "types"},
+    "sweeps": GROUND | {"evaluation", "instantiation", "sources"},
     "reports": GROUND | {"evaluation", "checks", "records"},
     "serving": BELOW_COMMANDS,
-    "commands": BELOW_COMMANDS | {"reports", "serving"},
+    "commands": BELOW_COMMANDS | {"reports", "serving", "sweeps"},
     "__init__": BELOW_COMMANDS,
 }
 HYDRA_ROOMS = {"build", "runs", "commands"}
@@ -140,7 +143,7 @@ def test_every_imported_library_is_declared(tmp_path: Path) -> None:
         *project["dependencies"],
         *(
             one
-            for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "postgres", "serve", "timm")
+            for name in ("abide", "clip", "cma", "huggingface", "medmnist", "onnx", "postgres", "serve", "sweep", "timm")
             for one in extras[name]
         ),
     ]

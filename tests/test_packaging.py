@@ -73,6 +73,7 @@ def test_the_console_scripts_point_at_functions(wheel: Path, installed: Path, tm
         "reprogram-predict": "reprogram.commands.predict:main",
         "reprogram-report": "reprogram.commands.report:main",
         "reprogram-serve": "reprogram.commands.serve:main",
+        "reprogram-sweep": "reprogram.commands.sweep:main",
     }
     program = "import importlib, sys\nfor name in sys.argv[1:]:\n    module, _, function = name.partition(':')\n"
     program += "    print(callable(getattr(importlib.import_module(module), function)))"

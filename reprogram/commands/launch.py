@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from reprogram.commands.summary import failed_jobs
 from reprogram.errors import ConfigError, ReprogramError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets exceptions through to us
 
     failures: list[str] = []
+    failed_jobs.clear()
     started: list[DictConfig] = []
 
     def guarded(cfg: DictConfig) -> object:
@@ -63,8 +65,8 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
 
     try:
         hydra.main(config_path=str(config_folder()), config_name=config_name, version_base="1.3")(guarded)()
-        if failures:
-            _fail(f"{len(failures)} jobs of the sweep failed")
+        if failures or failed_jobs:
+            _fail(f"{len(failed_jobs or failures)} jobs of the sweep failed")
     except KeyboardInterrupt:
         print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -100,20 +102,27 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-def explain(error: Exception, config_name: str) -> str:
-    """Hydra's message in few words, with the nearest existing group, choice or key."""
+def explain(error: Exception, config_name: str, overrides: Sequence[str] | None = None) -> str:
+    """Hydra's message in few words, with the nearest existing group, choice or key.
+
+    Args:
+        error: The exception.
+        config_name: What was to be composed.
+        overrides: What was asked for; ``None``: the command line.
+    """
+    overrides = sys.argv[1:] if overrides is None else overrides
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
     if message.startswith("Could not override"):  # Hydra's remedy stands last
         message = f"{message} {lines[-1]}"
-    for override in sys.argv[1:]:
+    for override in overrides:
         name = override.split("=", 1)[0].lstrip("+~").split("@")[0]  # group@package
-        if "=" in override and not name.startswith("hydra") and (hint := _hint(override, name, config_name)):
+        if "=" in override and not name.startswith("hydra") and (hint := _hint(override, name, config_name, overrides)):
             return hint
     return message
 
 
-def _hint(override: str, name: str, config_name: str) -> str | None:
+def _hint(override: str, name: str, config_name: str, overrides: Sequence[str]) -> str | None:
     """What is wrong with one override, if it names a group, choice or key that does not exist."""
     folder = config_folder()
     group = folder / name
@@ -124,8 +133,10 @@ def _hint(override: str, name: str, config_name: str) -> str | None:
         if choice not in known and "," not in choice:
             return f"{name}={choice}: there is no such choice; {_near(choice, known)}"
         return None
+    if override.startswith("+"):  # it is meant to be new
+        return None
     try:
-        known = _known_keys(config_name)
+        known = _known_keys(config_name, overrides)
     except (HydraException, OmegaConfBaseException):  # the choices themselves do not compose
         return None
     if name not in known and not any(name.startswith(f"{found}.") and found.endswith("kwargs") for found in known):
@@ -133,7 +144,7 @@ def _hint(override: str, name: str, config_name: str) -> str | None:
     return None
 
 
-def _known_keys(config_name: str) -> list[str]:
+def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
     """Groups and dotted keys of the configuration composed from the same group choices."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
@@ -144,7 +155,7 @@ def _known_keys(config_name: str) -> list[str]:
     groups = [path.name for path in folder.iterdir() if path.is_dir()]
     choices = [
         override
-        for override in sys.argv[1:]
+        for override in overrides
         if (name := override.split("=", 1)[0].lstrip("+").split("@")[0]) in groups
         and (folder / name / f"{override.split('=', 1)[-1]}.yaml").is_file()
     ]

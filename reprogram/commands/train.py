@@ -1,9 +1,15 @@
 """``reprogram-train``: one training run, or with ``-m`` a sweep of them."""
 
+import logging
+from pathlib import Path
+
 from omegaconf import DictConfig, open_dict
 
 from reprogram.commands.launch import importing, launch
-from reprogram.errors import ConfigError
+from reprogram.commands.summary import finished_job
+from reprogram.errors import ConfigError, RunPruned
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -24,13 +30,20 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
         extra = [override for override in job.overrides.task if not override.startswith("resume=")]
         raise ConfigError(f"resume continues a run with the configuration it was started with; drop {', '.join(extra)}")
     if job.mode == RunMode.MULTIRUN:
+        done = finished_job(cfg, Path(job.runtime.output_dir))
+        if done is not None:
+            return done
         if str(cfg.trainer.devices) not in ("1", "auto"):
             raise ConfigError(
                 "a sweep runs one process per job; use a trainer with one device, or start jobs one by one"
             )
         with open_dict(cfg):
             cfg.run_dir = job.runtime.output_dir
-    result = train(cfg)
+    try:
+        result = train(cfg)
+    except RunPruned as reason:
+        log.info("pruned   %s", reason)
+        return None
     if result is None:
         return None
     if job.mode != RunMode.MULTIRUN:

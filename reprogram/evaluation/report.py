@@ -1,10 +1,10 @@
-"""Tables of results, for the terminal and for a sweep's Markdown file."""
+"""Tables of results, for the terminal, and as Markdown text."""
 
 import html
 import sys
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -18,25 +18,6 @@ from reprogram.evaluation.verdict import metric_title, verdict
 _WIDTH = 100  # of a file or pipe; a terminal has its own, and if narrower gets fewer columns
 _COLUMNS = ("quadratic_kappa", "accuracy", "balanced_accuracy", "auroc")
 _BINARY_COLUMNS = ("accuracy", "balanced_accuracy", "auroc", "auprc")
-_SWEEP_HEADER = ("overrides", "metric", "val", "test [95 % interval]", "run")
-
-
-class SweepRow(TypedDict):
-    """One job of a multirun.
-
-    Args:
-        overrides: What distinguishes the job, such as ``seed=1 program.size=32``.
-        metric: Name of the metric that chose the epoch.
-        val: Its value on validation; ``None`` when the job failed.
-        test: Its value on test; ``None`` when the job failed.
-        run_dir: Where the run is.
-    """
-
-    overrides: str
-    metric: str
-    val: Interval | None
-    test: Interval | None
-    run_dir: str
 
 
 def results_table(metrics: Mapping[str, Any], columns: Sequence[str], success: bool) -> Table:
@@ -72,7 +53,7 @@ def print_results(metrics: Mapping[str, Any], pictures: Sequence[Path]) -> None:
     baselines = {name: splits["test"] for name, splits in metrics["baselines"].items()}
     absent = [*missing(baselines, metrics["access"] == "black_box"), *metrics["left_out"]]
     judged = verdict(metrics["test"], baselines, metrics["over_baselines"], list(dict.fromkeys(absent)))
-    console = _console()
+    console = terminal()
     console.print(results_table(metrics, columns if console.width >= _WIDTH else columns[:3], judged.success))
     console.print(Text(f"Verdict: {judged.text}"))
     at_threshold = metrics["test_at_threshold"] or {}
@@ -92,7 +73,7 @@ def print_metrics(title: str, metrics: Mapping[str, Interval]) -> None:
     table.add_column("value", justify="right")
     for name, score in metrics.items():
         table.add_row(metric_title(name), with_interval(score))
-    _console().print(table)
+    terminal().print(table)
 
 
 def print_comparison(
@@ -102,7 +83,7 @@ def print_comparison(
     differences: Mapping[str, Interval],
 ) -> None:
     """Prints every metric of two runs, their difference and its p-value."""
-    console = _console()
+    console = terminal()
     for name, heading in headings.items():
         console.print(Text(f"{name}  {heading}"), soft_wrap=True)
     title = f"{examples} test examples [95 % interval, paired bootstrap]"
@@ -114,27 +95,6 @@ def print_comparison(
         p_value = number(difference["p_value"], 3)
         table.add_row(metric_title(metric), *map(Text, (*values, with_interval(difference, sign="+"), p_value)))
     console.print(table)
-
-
-def sweep_table(rows: Sequence[SweepRow]) -> Table:
-    """One line per job, in the order given."""
-    table = Table(title=f"{len(rows)} runs", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in _SWEEP_HEADER:
-        numeric = name.startswith(("val", "test"))
-        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, _sweep_cells(row)))
-    return table
-
-
-def print_sweep(rows: Sequence[SweepRow]) -> None:
-    """Prints the table of a sweep."""
-    _console().print(sweep_table(rows))
-
-
-def sweep_markdown(rows: Sequence[SweepRow]) -> str:
-    """The table of a sweep as Markdown text."""
-    return markdown_table(_SWEEP_HEADER, [_sweep_cells(row) for row in rows], numeric=range(2, 4))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Container[int]) -> str:
@@ -150,11 +110,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ruler, *clean))
 
 
-def _sweep_cells(row: SweepRow) -> tuple[str, ...]:
-    val = number(row["val"]["value"] if row["val"] else None, 3)
-    return row["overrides"], metric_title(row["metric"]), val, with_interval(row["test"]), row["run_dir"]
-
-
 def with_interval(score: Interval | None, sign: str = "") -> str:
     """Such as ``0.912 [0.87, 0.95]``; ``sign="+"`` also shows a plus."""
     if score is None or score["value"] is None:
@@ -167,6 +122,6 @@ def number(value: float | None, digits: int, sign: str = "") -> str:
     return "n/a" if value is None else f"{value:{sign}z.{digits}f}"
 
 
-def _console() -> Console:
-    """Rich would take a pipe to be 80 columns wide."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+def terminal(width: int = _WIDTH) -> Console:
+    """Where results are printed; Rich would take a pipe to be 80 columns wide."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width)

@@ -14,6 +14,9 @@ from reprogram.sources.account_server import AccountServer
 PURPOSES = ("train", "mapping", "validation", "test", "baseline", "other")
 """What an image may be sent for."""
 
+LEDGER_FILE, OWN_RUN = "ledger.sqlite", "."
+"""The account of a single run, in its folder, and the name of its rows there."""
+
 CHUNK = 500  # keys of one SQL statement; SQLite's oldest limit is 999
 
 SUMS = "SELECT COALESCE(SUM(spent), 0), COALESCE(SUM(reserved), 0) FROM queries"

@@ -3,6 +3,7 @@
 import csv
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from reprogram.commands import evaluate, predict, train
 from reprogram.commands.launch import importing
 
+ROOT = Path(__file__).parents[2]
 QUICK = (
     "protocol.max_train=96", "protocol.max_val=40", "protocol.max_test=40", "trainer.max_epochs=1", "logger=none",
     "trainer.enable_progress_bar=false", "evaluation.num_resamples=20", "mapping=frequency",
@@ -221,12 +223,49 @@ def test_train_evaluate_predict(run, tmp_path: Path) -> None:
 
 def test_a_sweep_ends_with_one_table_and_survives_a_bad_job(run, tmp_path: Path) -> None:
     code, out, _ = run(train, "-m", *QUICK, "evaluation.baselines=[]", "program.size=40,99")
-    summary = next((tmp_path / "runs").glob("sweep_*/summary.md")).read_text()
-    assert summary.count("program.size=") == 2
-    assert "failed" in summary
-    assert "2 runs" in out
+    (folder,) = (tmp_path / "runs").glob("sweep_*")
+    summary = (folder / "summary.md").read_text()
+    assert "| job | size | val | test [95 % interval] | run |" in summary
+    assert "| 1 | 99 | n/a | n/a | failed: program.size: expected at most 64x64" in summary
+    assert "2 runs by balanced accuracy, 1 failed" in out
+    assert next(line for line in out.splitlines() if line.startswith("reprogram-train ")).endswith(" program.size=40")
     assert code != 0  # a script must notice the job that failed
-    assert len(list((tmp_path / "runs").glob("sweep_*/*/metrics.json"))) == 1
+    written = (folder / "0/metrics.json").stat().st_mtime_ns
+    assert not (folder / "1/metrics.json").exists()
+
+    again = ("-m", f"hydra.sweep.dir={folder}", *QUICK, "evaluation.baselines=[]")
+    code, out, _ = run(train, *again, "program.size=40,36")  # what was wrong is put right
+    assert code == 0
+    assert out.count("finished before: ") == 1
+    assert "2 runs by balanced accuracy\n" in out.replace(" \n", "\n").replace("  ", "")
+    assert (folder / "0/metrics.json").stat().st_mtime_ns == written
+    assert (folder / "1/metrics.json").is_file()
+    code, _, _ = run(train, *again, "program.size=44")  # another configuration in the place of a finished one
+    assert code == 2
+    assert (folder / "0/metrics.json").stat().st_mtime_ns == written
+    code, out, _ = run(train, *again, "program.size=40,36")
+    assert out.count("finished before: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("launcher", "module"),
+    [("joblib", "hydra_plugins.hydra_joblib_launcher"), ("submitit_local", "hydra_plugins.hydra_submitit_launcher")],
+)
+def test_a_launcher_with_processes_of_its_own_gives_the_same_summary(launcher, module, tmp_path: Path) -> None:
+    pytest.importorskip(module)
+    line = ("-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", *QUICK, "evaluation.baselines=[]")
+    for found_before in (0, 1):
+        result = subprocess.run(
+            [sys.executable, "-m", "reprogram.commands.train", *line, "program.size=40,99"],
+            cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert "1 jobs of the sweep failed" in result.stderr
+        assert "2 runs by balanced accuracy, 1 failed" in result.stdout
+        said = result.stdout + "".join(path.read_text() for path in tmp_path.rglob("*_log.out"))
+        assert said.count("finished before: ") == found_before
+    with (tmp_path / "sweep/summary.csv").open() as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["finished", "failed"]
 
 
 @pytest.mark.parametrize(("module", "key"), [(evaluate, "run"), (predict, "run")])

@@ -9,24 +9,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reprogram.build import ACCESS_KEYS, DATA_KEYS, PROTOCOL_KEYS, plain
-from reprogram.checks import check, is_black_box
-from reprogram.instantiation import bind
-from reprogram.sourcing import SOURCE_KEYS
+from reprogram.build import plain
+from reprogram.checks import is_black_box
+from reprogram.composed import check_blocks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FOLDER = CONFIGS / "experiment"
 FILES = {str(path.relative_to(FOLDER).with_suffix("")): path for path in sorted(FOLDER.rglob("*.yaml"))}
 PARTS = [name for name in FILES if "/_" in f"/{name}"]
 EXPERIMENTS = [name for name in FILES if name not in PARTS]
-NOT_OF_THE_TARGET = {
-    "source": SOURCE_KEYS,
-    "access": ACCESS_KEYS,
-    "data": DATA_KEYS,
-    "protocol": PROTOCOL_KEYS,
-    "optimizer": ("mapping_lr",),
-}
-
 each = pytest.mark.parametrize("name", EXPERIMENTS)
 
 
@@ -57,11 +48,7 @@ def command(name: str) -> list[str]:
 def works(*chosen: str) -> dict[str, Any]:
     """The configuration, once it is known that every block of it can be called."""
     cfg = plain(compose("train", list(chosen)))
-    check(cfg)
-    for group, values in cfg.items():
-        if isinstance(values, dict) and values.get("_target_") is not None:
-            skipped = NOT_OF_THE_TARGET.get(group, ())
-            bind({key: value for key, value in values.items() if key not in skipped}, group)
+    check_blocks(cfg)
     return cfg
 
 

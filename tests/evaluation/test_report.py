@@ -7,9 +7,7 @@ from reprogram.evaluation.report import (
     number,
     print_comparison,
     print_results,
-    print_sweep,
     results_table,
-    sweep_markdown,
     with_interval,
 )
 
@@ -129,42 +127,6 @@ def test_a_pipe_gets_no_markup_and_whole_paths(capsys):
     out = capsys.readouterr().out
     assert f"  {path}\n" in out
     assert "\x1b" not in out
-
-
-def test_sweep_table_and_markdown_say_the_same(capsys):
-    rows = [
-        {
-            "overrides": "seed=0 data.split=[a|b]",
-            "metric": "balanced_accuracy",
-            "val": score(0.87654, 0.8, 0.9),
-            "test": score(0.8, 0.7, None),
-            "run_dir": "runs/0",
-        },
-        {"overrides": "seed=1", "metric": "auroc", "val": None, "test": None, "run_dir": "runs/1"},
-    ]
-    print_sweep(rows)
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == "2 runs"
-    assert "seed=0 data.split=[a|b] balanced accuracy 0.877 0.800 [0.70, n/a] runs/0" in lines
-    assert "seed=1 AUROC n/a n/a runs/1" in lines
-    assert sweep_markdown(rows) == (
-        "| overrides | metric | val | test [95 % interval] | run |\n"
-        "| --- | --- | ---: | ---: | --- |\n"
-        "| seed=0 data.split=[a\\|b] | balanced accuracy | 0.877 | 0.800 [0.70, n/a] | runs/0 |\n"
-        "| seed=1 | AUROC | n/a | n/a | runs/1 |\n"
-    )
-
-
-def test_a_wide_sweep_stays_within_the_width(capsys):
-    value = score(0.8, 0.7, 0.9)
-    overrides = "seed=0 program.size=32 " * 4
-    print_sweep(
-        [{"overrides": overrides, "metric": "balanced_accuracy", "val": value, "test": value, "run_dir": "r" * 90}]
-    )
-    out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= 100
-    assert out.count("r") >= 90
-    assert "0.800 [0.70, 0.90]" in out
 
 
 def test_a_narrow_terminal_gets_fewer_columns_rather_than_broken_intervals(capsys, monkeypatch):

@@ -17,7 +17,7 @@ from reprogram.errors import ConfigError, OracleError, QueryBudgetExceeded, Repr
 from reprogram.prediction import predict
 from reprogram.rescoring import evaluate
 from reprogram.runs import RunResult
-from reprogram.sources.ledger import Ledger
+from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
 
 SIZES = ("protocol.max_train=48", "protocol.max_val=24", "protocol.max_test=24", "data.batch_size=16")
 BLACK_BOX = (
@@ -64,7 +64,7 @@ def train(small, monkeypatch: pytest.MonkeyPatch) -> Train:
 
 
 def account(run_dir: Path) -> Ledger:
-    return Ledger(run_dir / build.LEDGER_FILE, build.OWN_RUN)
+    return Ledger(run_dir / LEDGER_FILE, OWN_RUN)
 
 
 def monitored(record: dict[str, Any], step: int) -> float:
@@ -214,7 +214,7 @@ def test_a_second_run_on_the_same_ledger_pays_for_its_training_alone(
     total = Ledger(tmp_path / "shared" / "account.sqlite", "anybody", 1000)
     assert total.total() == first["queries"]["total"] + second["queries"]["total"] == sum(received) <= 1000
     assert total.free() == 1000 - total.total()  # nothing stays reserved
-    assert not (tmp_path / "run" / build.LEDGER_FILE).exists()
+    assert not (tmp_path / "run" / LEDGER_FILE).exists()
 
 
 def test_where_queries_are_priced_a_second_run_pays_nothing(train: Train, received: list[int], tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_program_without_its_run_is_counted_in_memory(train: Train, tmp_path: 
     classifier = reprogram.load(tmp_path / "program")
     classifier(torch.zeros(2, 3, *classifier.task.image_size))
     assert classifier.source.queries()["other"] == 1  # two equal images
-    assert not (tmp_path / build.LEDGER_FILE).exists()
+    assert not (tmp_path / LEDGER_FILE).exists()
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
