@@ -13,6 +13,7 @@ from reprogram.errors import QueryBudgetExceeded, RunError
 from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
+from reprogram.trainers import processes
 from reprogram.training.length import batches_of_epoch, total_steps
 from reprogram.training.query_plan import QueryPlan, Sizes, cost, plan_queries
 
@@ -48,14 +49,6 @@ def query_plan(
         stored=access["store"] != "off",
         compared=cfg["callbacks"]["confidence"] is not None,
     )
-
-
-def processes(trainer: Mapping[str, Any]) -> int:
-    """How many processes train together."""
-    devices = trainer["devices"]
-    if not isinstance(devices, int) or devices < 1:
-        devices = torch.cuda.device_count() if devices in (-1, "auto") and torch.cuda.is_available() else 1
-    return max(1, devices) * int(trainer["num_nodes"])
 
 
 def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) -> None:

@@ -24,10 +24,12 @@ from reprogram.instantiation import bind, call, locate, without
 from reprogram.programs.base import InputProgram
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
+from reprogram.trainers import processes
 from reprogram.training.budget_stop import BudgetStop
 from reprogram.training.candidates import Candidates
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
+from reprogram.training.preemptible import Preemptible
 from reprogram.training.query_plan import QueryPlan
 from reprogram.training.selection import Criterion
 from reprogram.training.smoothing_check import check_smoothing
@@ -83,7 +85,8 @@ def ledger(cfg: Config, run_dir: Path) -> Ledger:
     shared = cfg["access"]["ledger"]
     path = run_dir / LEDGER_FILE if shared is None else Path(shared)
     name = OWN_RUN if shared is None else str(run_dir.resolve())  # a run directory may be moved with its ledger
-    return Ledger(path, name, cfg["access"]["query_budget"])
+    several = "trainer" in cfg and cfg["trainer"]["num_nodes"] > 1
+    return Ledger(path, name, cfg["access"]["query_budget"], over_network=several)
 
 
 def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceModel:
@@ -216,13 +219,14 @@ def callbacks(
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     refresh = MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits)
     found: list[pl.Callback] = [
+        Preemptible(),
         refresh,
         Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         StepCheckpoint(
             folder / "last.ckpt",
             choice["checkpoint_every"] if plan is None else min(choice["checkpoint_every"], max(1, plan.steps // 50)),
-            on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
+            on_exception=processes(cfg["trainer"]) == 1,  # several processes may be at different steps
         ),
     ]
     if plan is None or plan.interval is None:  # an epoch that ends without a validation cannot be continued from

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reprogram.accounting import processes as processes_of
 from reprogram.checks import is_black_box
 from reprogram.errors import ConfigError, ReprogramError, SourceError
 from reprogram.instantiation import call, without
@@ -11,6 +10,7 @@ from reprogram.memory import keep_freed_memory
 from reprogram.sources.base import SourceModel
 from reprogram.sources.network import NetworkSource
 from reprogram.sources.prepared import PreparedSource, gains_from_bfloat16
+from reprogram.trainers import processes as processes_of
 from reprogram.types import TaskSpec
 
 SPEED_KEYS = ("precision", "compile_mode", "checkpointing", "micro_batch")

@@ -9,8 +9,10 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from reprogram import launched
 from reprogram.errors import ConfigError
 from reprogram.instantiation import call
+from reprogram.training.checkpoint_files import CheckpointFiles
 from reprogram.training.query_plan import QueryPlan
 
 Config = dict[str, Any]
@@ -22,6 +24,22 @@ def device_type(accelerator: str) -> str:
     if on_gpu and not torch.cuda.is_available():
         raise ConfigError("trainer: expected a GPU, found none that PyTorch can use; choose trainer=cpu")
     return "cuda" if on_gpu else "cpu"
+
+
+def launched_as(block: Config) -> Config:
+    """The trainer's block with the processes and nodes that torchrun or srun has started, where one has."""
+    found = launched.from_outside()
+    return (
+        block if found is None or block["strategy"] == "auto" else {**block, "devices": found[0], "num_nodes": found[1]}
+    )
+
+
+def processes(block: Config) -> int:
+    """How many processes train together."""
+    devices = block["devices"]
+    if not isinstance(devices, int) or devices < 1:
+        devices = torch.cuda.device_count() if devices in (-1, "auto") and torch.cuda.is_available() else 1
+    return max(1, devices) * int(block["num_nodes"])
 
 
 def loggers(cfg: Config, run_dir: Path) -> list[Logger]:
@@ -59,9 +77,12 @@ def trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
+            plugins=[CheckpointFiles()],
             log_every_n_steps=1,
             **schedule,
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError) as error:  # the latter of what a batch script asks SLURM for
         raise ConfigError(f"trainer: {error}") from error
+    # its answer to SIGTERM is a collective operation in the middle of others; ours is `reprogram.preemption`
+    made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return made

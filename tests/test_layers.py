@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "reprogram"
 
 # What each room (module or folder directly under the package) may import, besides itself. A new room gets its row here.
-GROUND = {"errors", "types", "distributed", "memory"}
+GROUND = {"errors", "exit_codes", "types", "distributed", "launched", "memory", "preemption"}
 MODELS = {"programs", "sources", "mappings", "losses"}
 BELOW_TRAINING = GROUND | MODELS | {"regularizers", "classifier", "objective", "estimators", "data", "evaluation"}
 COMPOSERS = {
@@ -37,7 +37,8 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "distributed": set(),
-    "memory": set(),
+    **{room: set() for room in ("exit_codes", "launched", "memory")},
+    "preemption": {"exit_codes"},
     **dict.fromkeys(MODELS, GROUND),
     "programs": GROUND | {"sources"},  # a frozen encoder
     "mappings": GROUND | {"sources"},  # a text encoder

@@ -1,13 +1,19 @@
 """``reprogram-train``: one training run, or with ``-m`` a sweep of them."""
 
+import logging
+
 from omegaconf import DictConfig, open_dict
 
+from reprogram import preemption
 from reprogram.commands.launch import importing, launch
-from reprogram.errors import ConfigError
+from reprogram.errors import ConfigError, RunFinished
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Entry point."""
+    preemption.listen()
     launch("train", _train)
 
 
@@ -30,7 +36,11 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
             )
         with open_dict(cfg):
             cfg.run_dir = job.runtime.output_dir
-    result = train(cfg)
+    try:
+        result = train(cfg)
+    except RunFinished as finished:  # a job that was started again has nothing to do
+        log.info("finished %s", finished)
+        return {"run_dir": str(cfg.resume or cfg.run_dir), **finished.metrics}
     if result is None:
         return None
     if job.mode != RunMode.MULTIRUN:

@@ -35,13 +35,14 @@ class AccountFile:
 
     Args:
         path: SQLite file, made when first used; ``None``: in memory, for one process only.
+        over_network: Whether processes of several machines use it, on a file system that they share: slower.
 
     Raises:
         RunError: By every method, if the file cannot be used.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, over_network: bool = False) -> None:
+        self.path, self.over_network = path, over_network
         self._connections: dict[int, sqlite3.Connection] = {}  # by process: a forked child leaves its parent's alone
         self._one_thread = threading.RLock()
 
@@ -71,7 +72,7 @@ class AccountFile:
                 if process not in self._connections:
                     if self.path is None and self._connections:
                         raise RunError("ledger: one in memory is for one process, got a second; set access.ledger=FILE")
-                    self._connections[process] = _connect(self.path)
+                    self._connections[process] = _connect(self.path, self.over_network)
                 yield self._connections[process]
             except (sqlite3.Error, OSError) as error:
                 raise RunError(
@@ -80,7 +81,7 @@ class AccountFile:
                 ) from error
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
+def _connect(path: Path | None, over_network: bool) -> sqlite3.Connection:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(
@@ -94,7 +95,8 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:  # the timeout does not cover this change of mode, and a neighbour may be making it
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            # a write-ahead log needs memory that all processes share, and only those of one machine do
+            connection.execute(f"PRAGMA journal_mode = {'DELETE' if over_network else 'WAL'}")
             break
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:

@@ -29,19 +29,20 @@ class Ledger:
         path: SQLite file, made when first used; ``None``: in memory, for one process only.
         run: Name of this run's rows (its directory): a resumed run finds them again.
         budget: Most queries that all runs in the file may ever spend, >= 0; ``None``: no bound.
+        over_network: Whether processes of several machines use it.
 
     Raises:
         ConfigError: If the budget is not a whole number >= 0.
         RunError: By every method, if the file cannot be used.
     """
 
-    def __init__(self, path: Path | None, run: str, budget: int | None = None) -> None:
+    def __init__(self, path: Path | None, run: str, budget: int | None = None, over_network: bool = False) -> None:
         if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 0):
             raise ConfigError(f"access.query_budget: expected a whole number >= 0 or null, got {budget!r}")
         self.path, self.run, self.budget = path, run, budget
         self._purpose = "other"
         self._name = uuid.uuid4().hex
-        self._file = AccountFile(path)
+        self._file = AccountFile(path, over_network)
 
     @property
     def current_purpose(self) -> str:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -456,3 +456,19 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, mak
     ledger = Ledger(file, "run", 10)
     with pytest.raises(RunError, match=r"access\.ledger: expected a writable SQLite .* at .*; .* access\.ledger=FILE"):
         ledger.spend(1)
+
+
+def journal(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+@pytest.mark.parametrize(("over_network", "mode"), [(False, "wal"), (True, "delete")])
+def test_machines_that_share_a_file_system_share_no_memory(over_network, mode, tmp_path: Path) -> None:
+    accounts = [Ledger(tmp_path / "l.sqlite", "run", 10, over_network=over_network) for _ in range(2)]
+    for account in accounts:
+        account.spend(4)
+    assert journal(tmp_path / "l.sqlite") == mode
+    with pytest.raises(QueryBudgetExceeded):
+        accounts[0].spend(3)
+    assert accounts[1].total() == 8
