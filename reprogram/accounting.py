@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from reprogram import launched
 from reprogram.checks import is_black_box
 from reprogram.data.base import TaskData
 from reprogram.errors import QueryBudgetExceeded, RunError
@@ -36,7 +37,7 @@ def query_plan(
             batch=min(batch_size, train),
             accumulate=cfg["trainer"]["accumulate_grad_batches"],
             queries_per_example=queries_per_example,
-            processes=processes(cfg["trainer"]),
+            processes=launched.processes(cfg["trainer"]),
             batches=batches_of_epoch(cfg["trainer"], batches),
         ),
         budget=access["query_budget"],
@@ -49,14 +50,6 @@ def query_plan(
         compared=cfg["callbacks"]["confidence"] is not None,
         spare=access.get("spare") if remote else 0,
     )
-
-
-def processes(trainer: Mapping[str, Any]) -> int:
-    """How many processes train together."""
-    devices = trainer["devices"]
-    if not isinstance(devices, int) or devices < 1:
-        devices = torch.cuda.device_count() if devices in (-1, "auto") and torch.cuda.is_available() else 1
-    return max(1, devices) * int(trainer["num_nodes"])
 
 
 def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 
 from reprogram import build, sourcing
 from reprogram.checks import is_black_box
@@ -43,7 +44,9 @@ def save(classifier: ReprogrammedClassifier, cfg: build.Config, run_dir: Path) -
             "citation": task.citation,
         },
     }
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / "program.tmp")
+    (folder / "program.tmp").write_bytes(
+        save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    )
     os.replace(folder / "program.tmp", folder / "program.safetensors")
     write_json(folder / "program.json", record)
 

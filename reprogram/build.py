@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reprogram import sourcing
+from reprogram import launched, sourcing
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, Table, TaskData
@@ -230,6 +230,7 @@ def callbacks(
     from reprogram.training.budget_stop import BudgetStop
     from reprogram.training.candidates import Candidates
     from reprogram.training.mapping_refresh import MappingRefresh
+    from reprogram.training.preemptible import Preemptible
     from reprogram.training.reporting import reporting
     from reprogram.training.step_checkpoint import StepCheckpoint
 
@@ -238,13 +239,14 @@ def callbacks(
     refresh = MappingRefresh(primed, cfg["data"]["batch_size"], plan is None or plan.refits)
     found: list[pl.Callback] = [
         *reporting(choice["monitor"]),
+        Preemptible(),
         refresh,
         Candidates(refresh, data.splits["val"], cfg["data"]["batch_size"], folder, choice["monitor"]),
         ModelCheckpoint(filename="best", monitor=choice["monitor"], mode=choice["mode"], **common),
         StepCheckpoint(
             folder / "last.ckpt",
             choice["checkpoint_every"] if plan is None else min(choice["checkpoint_every"], max(1, plan.steps // 50)),
-            on_exception=cfg["trainer"]["devices"] == 1,  # several processes may be at different steps
+            on_exception=launched.processes(cfg["trainer"]) == 1,  # several processes may be at different steps
         ),
     ]
     if plan is None or plan.interval is None:  # an epoch that ends without a validation cannot be continued from

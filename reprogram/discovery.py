@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from reprogram import launched
 from reprogram.accounting import open_account
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
@@ -59,6 +60,10 @@ def discovered(
         raise ConfigError("source.classes: the API does not say, and this mapping asks about no images; give a list")
     if cfg["access"]["store"] == "off":
         raise ConfigError("source.classes: the API does not say, and access.store=off keeps no answers; give a list")
+    if launched.from_outside():
+        raise ConfigError(
+            "source.classes: the API does not say, and torchrun or srun started all processes; give a list"
+        )
     source = classifier.source.source
     assert isinstance(source, RemoteSource)
     directory.lock()

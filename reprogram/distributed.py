@@ -24,6 +24,13 @@ def is_first_process() -> bool:
     return not is_distributed() or dist.get_rank() == 0
 
 
+def any_process(here: bool, device: torch.device) -> bool:
+    """Whether something is so on at least one process; all get the same answer."""
+    if not is_distributed():
+        return here
+    return bool(sum_over_processes(torch.tensor(float(here), device=device)))
+
+
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Returns the sum of a tensor over all processes; the argument stays."""
     total = tensor.clone()

@@ -1,5 +1,8 @@
 """What can go wrong by a user's hand: every message says what was expected, what was got, and the remedy."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ReprogramError(Exception):
     """Root of all errors raised on purpose by this package; the commands print it without a traceback."""
@@ -27,6 +30,23 @@ class RunError(ReprogramError, RuntimeError):
 
 class RunPruned(ReprogramError, RuntimeError):  # noqa: N818 - the sweep ends a run, it is no accident
     """A run that a sweep has no more use for."""
+
+
+class RunFinished(RunError):  # noqa: N818 - there is nothing left to do
+    """A run directory that holds the results of the very configuration.
+
+    Args:
+        message: What was found.
+        metrics: Contents of its ``metrics.json``.
+    """
+
+    def __init__(self, message: str, metrics: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+
+
+class ProcessLost(ReprogramError, RuntimeError):  # noqa: N818 - no error of this process
+    """Another process of the run has died or hangs."""
 
 
 class OracleError(ReprogramError, RuntimeError):

@@ -1,5 +1,6 @@
 """What a run leaves behind, and what a run directory may be used for."""
 
+import errno
 import fcntl
 import json
 import math
@@ -17,9 +18,12 @@ import torch
 import yaml
 
 from reprogram.artefact import write_json
-from reprogram.errors import RunError
+from reprogram.errors import RunError, RunFinished
 
 RUN_DIR_VARIABLE = "REPROGRAM_RUN_DIR"  # tells the other processes of a run where the first one writes
+
+# What a disk answers that takes no more.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 SCHEMA_VERSION = 2
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "scikit-learn", "numpy")
@@ -86,18 +90,26 @@ class RunDirectory:
             The checkpoint to continue from, or ``None`` for a fresh start.
 
         Raises:
-            RunError: If the folder holds a finished run, or an unfinished one of another configuration.
+            RunFinished: If the folder holds a finished run of the same configuration.
+            RunError: If it holds a run of another configuration, or a finished one of an unknown.
         """
-        if self.metrics_file.is_file():
-            raise RunError(f"run_dir: {self.path} holds a finished run; choose another run_dir")
+        finished = self.metrics_file.is_file()
         if not self.config_file.is_file():
+            if finished:
+                raise RunError(f"run_dir: {self.path} holds a finished run; choose another run_dir")
             return None
         chosen, found = (_comparable(config) for config in (cfg, self.read_config()))
         if found != chosen:
             differing = sorted(key for key in found.keys() | chosen.keys() if found.get(key) != chosen.get(key))
             raise RunError(
-                f"run_dir: {self.path} holds an unfinished run of another configuration (differing: "
-                f"{', '.join(differing)}); continue it with resume={self.path}, or choose another run_dir"
+                f"run_dir: {self.path} holds {'a finished' if finished else 'an unfinished'} run of another "
+                f"configuration (differing: {', '.join(differing)}); "
+                f"{'' if finished else f'continue it with resume={self.path}, or '}choose another run_dir"
+            )
+        if finished:
+            raise RunFinished(
+                f"run_dir: {self.path} holds a finished run of this configuration; choose another to train again",
+                self.read_metrics(),
             )
         return self.last_checkpoint
 
@@ -115,7 +127,7 @@ class RunDirectory:
             self.unlock()
             raise RunError(f"run_dir: {self.path} is in use by another process; wait, or choose another") from error
         except OSError as error:
-            raise RunError(f"run_dir: cannot write to {self.path}: {error.strerror}; choose another run_dir") from error
+            raise unwritable(self.path, error) from error
 
     def unlock(self) -> None:
         """Lets others use the folder."""
@@ -134,11 +146,19 @@ class RunDirectory:
             draft.write_text(yaml.safe_dump(cfg, sort_keys=False, allow_unicode=True), encoding="utf-8")
             os.replace(draft, self.config_file)
         except OSError as error:
-            raise RunError(f"run_dir: cannot write to {self.path}: {error.strerror}; choose another run_dir") from error
+            raise unwritable(self.path, error) from error
 
     def write_metrics(self, record: dict[str, Any]) -> None:
         """Writes ``metrics.json``."""
         write_json(self.metrics_file, {"schema_version": SCHEMA_VERSION, **record})
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """What to say when a run's folder takes no more."""
+    return RunError(
+        f"run_dir: cannot write to {path}: {error.strerror or error}; choose another run_dir, or see to disk space and "
+        "permissions: what is there is kept, and the same command continues"
+    )
 
 
 def finite(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
@@ -147,11 +167,15 @@ def finite(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
 
 
 def _comparable(cfg: dict[str, Any]) -> dict[str, Any]:
-    """What must not change when a run is continued: a query budget may be raised, and results be judged otherwise."""
+    """What must not change when a run is continued.
+
+    A query budget may be raised, results be judged otherwise, and as many processes take part as there are now.
+    """
     kept = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume", "paper")}
     kept["evaluation"] = {"baselines": cfg.get("evaluation", {}).get("baselines")}  # queries are planned for them
-    access = {key: value for key, value in cfg.get("access", {}).items() if key != "query_budget"}
-    return {**kept, "access": access}
+    for group, others in (("access", ("query_budget",)), ("trainer", ("devices", "num_nodes", "strategy"))):
+        kept[group] = {key: value for key, value in cfg.get(group, {}).items() if key not in others}
+    return kept
 
 
 def environment(device: torch.device) -> dict[str, Any]:

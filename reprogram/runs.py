@@ -15,18 +15,18 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from reprogram import build, sourcing, trainers
+from reprogram import build, launched, sourcing, trainers
 from reprogram.accounting import announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, check_scores, is_black_box
 from reprogram.data.base import TaskData
 from reprogram.data.loader import BatchLoader
 from reprogram.data.splits import limit
 from reprogram.discovery import discovered, is_open, with_found_classes
-from reprogram.distributed import is_first_process
-from reprogram.errors import QueryBudgetExceeded
+from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.evaluation.baselines import Baselines
 from reprogram.finishing import RunResult, finish, judged_by
-from reprogram.records import RUN_DIR_VARIABLE, RunDirectory
+from reprogram.preemption import Preempted
+from reprogram.records import DISK, RUN_DIR_VARIABLE, RunDirectory, unwritable
 from reprogram.sources.account_server import SCHEME
 from reprogram.sources.base import SourceModel
 from reprogram.sources.features import final_layer
@@ -54,6 +54,8 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     started = time.monotonic()
     cfg = _resumed(build.plain(cfg))
     check(cfg)
+    cfg["trainer"] = launched.as_launched(cfg["trainer"])
+    first = launched.processes(cfg["trainer"]) == 1 or launched.is_first()
     cfg = with_found_classes(cfg)
     shared = cfg["access"].get("ledger")
     if shared is not None and not shared.startswith(SCHEME):  # the same file from wherever the run is continued
@@ -64,7 +66,7 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     data = build.task_data(cfg)
     device_type = sourcing.device_type(cfg["trainer"]["accelerator"])
     source = sourcing.training_source(cfg, device_type, data.spec)
-    if isinstance(source, RemoteSource) and (just_asked or _is_child()):
+    if isinstance(source, RemoteSource) and (just_asked or not first):
         source.drift_check = 0
     if "local_probe" in asked:  # a wrong one is refused now, not when all queries are spent
         final_layer(sourcing.local_source(cfg, "cpu", data.spec))
@@ -85,11 +87,12 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule, remote)
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
-    if plan is not None and not _is_child():
-        announce_plan(plan, cfg["access"], source)
+    if plan is not None:
+        if first:
+            announce_plan(plan, cfg["access"], source)
         if cfg["access"]["dry_run"]:
             return None
-        if account is not None and is_open(cfg, source):
+        if first and account is not None and is_open(cfg, source):
             return train(discovered(cfg, directory, account, classifier, primed, plan), just_asked=True)
     counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
     steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
@@ -101,10 +104,10 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
         trainers.loggers(cfg, directory.path),
         directory.path,
     )
-    if not _is_child():
+    if first:
         directory.lock()
     try:
-        if not _is_child():
+        if first:
             if account is not None and plan is not None:
                 open_account(account, plan, continued=directory.config_file.is_file())
             directory.claim(cfg)
@@ -112,14 +115,18 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
             _announce(directory, data, source, checkpoint)
         _fit(trainer, module, cfg, data, checkpoint)
         if dist.is_initialized():  # the rest is the first process's alone
-            first = is_first_process()
+            trainer.strategy.barrier()  # the first one holds what the others meet at
             dist.destroy_process_group()
             if not first:
                 return None
         return finish(cfg, directory, data, primed, module, trainer.loggers, started)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise unwritable(directory.path, error) from error
     finally:
         os.environ.pop(RUN_DIR_VARIABLE, None)
-        if account is not None and not _is_child():
+        if account is not None and first:
             account.release()
         directory.unlock()
         if cfg["logger"]["wandb"] is not None:
@@ -137,15 +144,17 @@ def _resumed(cfg: build.Config) -> build.Config:
 
 
 def _run_dir(cfg: build.Config, task: str, source: str) -> str:
-    """The folder for the records: as chosen, as the first process chose it, or named after task and source."""
+    """The folder for the records: as chosen, as the first process chose it, or named after task and source.
+
+    Raises:
+        ConfigError: If the processes cannot agree on one.
+    """
+    chosen = cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE)
+    if not chosen and launched.from_outside() and launched.processes(cfg["trainer"]) > 1:
+        raise ConfigError("run_dir: is required when torchrun or srun starts the processes; set run_dir=...")
     named = "_".join(re.sub(r"[^\w.-]+", "-", name) for name in (task, source))
     fallback = f"runs/{named}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    return str(cfg["run_dir"] or os.environ.get(RUN_DIR_VARIABLE) or fallback)
-
-
-def _is_child() -> bool:
-    """Whether another process of this run speaks and writes."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+    return str(chosen or fallback)
 
 
 def _announce(directory: RunDirectory, data: TaskData, source: SourceModel, checkpoint: Path | None) -> None:
@@ -182,6 +191,8 @@ def _fit(
             if trainer.world_size > 1:
                 raise
             log.warning("budget   %s; the best program so far is kept", error)
+        except Preempted:
+            raise
         except SystemExit as error:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint
             if trainer.interrupted:
                 signal.signal(signal.SIGINT, signal.default_int_handler)

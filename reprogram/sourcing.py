@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from reprogram.accounting import processes as processes_of
+from reprogram import launched
 from reprogram.checks import is_black_box
 from reprogram.errors import ConfigError, ReprogramError, SourceError
 from reprogram.instantiation import call, without
@@ -71,7 +71,7 @@ def network(cfg: Config, task: TaskSpec) -> NetworkSource:
 
 def _processes(cfg: Config) -> int:
     """That ask the source together; a result that is loaded has no trainer."""
-    return processes_of(cfg["trainer"]) if "trainer" in cfg else 1
+    return launched.processes(cfg["trainer"]) if "trainer" in cfg else 1
 
 
 def _source(

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from reprogram.errors import ConfigError
 from reprogram.instantiation import call
+from reprogram.training.checkpoint_files import CheckpointFiles
 from reprogram.training.query_plan import QueryPlan
 
 Config = dict[str, Any]
@@ -50,9 +51,12 @@ def trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
+            plugins=[CheckpointFiles()],
             log_every_n_steps=1,
             **schedule,
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError) as error:  # the latter of what a batch script asks SLURM for
         raise ConfigError(f"trainer: {error}") from error
+    # its answer to SIGTERM is a collective operation in the middle of others; ours is `reprogram.preemption`
+    made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return made

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from reprogram.accounting import announce_plan, open_account, processes, query_plan, recorded_queries
+from reprogram.accounting import announce_plan, open_account, query_plan, recorded_queries
 from reprogram.data.base import SPLITS, Examples, TaskData
 from reprogram.errors import QueryBudgetExceeded
+from reprogram.launched import processes
 from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.black_box import BlackBox
 from reprogram.sources.embedded import embedded_source

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from reprogram.errors import RunError
+from reprogram.errors import RunError, RunFinished
 from reprogram.records import RunDirectory, environment
 
 CONFIG: dict[str, Any] = {"seed": 0, "optimizer": {"lr": 0.1}, "run_dir": "a", "resume": None, "source": {"std": [0.5]}}
@@ -60,8 +60,22 @@ def test_another_configuration_is_refused_with_the_differing_keys(directory: Run
 def test_a_finished_run_is_never_continued(directory: RunDirectory) -> None:
     directory.claim(CONFIG)
     directory.write_metrics({"task": "toy"})
+    with pytest.raises(RunFinished, match=r"holds a finished run of this configuration") as found:
+        directory.check(CONFIG)
+    assert found.value.metrics["task"] == "toy"
+    with pytest.raises(RunError, match=r"a finished run of another configuration \(differing: seed\); choose another"):
+        directory.check({**CONFIG, "seed": 1})
+    directory.config_file.unlink()
     with pytest.raises(RunError, match=r"holds a finished run; choose another run_dir"):
         directory.check(CONFIG)
+
+
+def test_as_many_processes_continue_as_there_are(directory: RunDirectory) -> None:
+    trainer = {"devices": 4, "num_nodes": 2, "strategy": {"timeout": 600}, "max_epochs": 3}
+    directory.claim({**CONFIG, "trainer": trainer})
+    assert directory.check({**CONFIG, "trainer": {**trainer, "devices": 1, "num_nodes": 1, "strategy": "auto"}}) is None
+    with pytest.raises(RunError, match=r"differing: trainer"):
+        directory.check({**CONFIG, "trainer": {**trainer, "max_epochs": 4}})
 
 
 def test_metrics_carry_their_schema(directory: RunDirectory) -> None:

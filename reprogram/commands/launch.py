@@ -17,14 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from reprogram import exit_codes, launched
 from reprogram.commands.summary import failed_jobs
-from reprogram.errors import ConfigError, ReprogramError
+from reprogram.errors import ConfigError, ProcessLost, ReprogramError
+from reprogram.preemption import Preempted
 
 log = logging.getLogger(__name__)
-
-EXIT_WRONG_USE = 2
-EXIT_INTERRUPTED = 130
-EXIT_UNREAD = 141
 
 
 def config_folder() -> Path:
@@ -53,7 +51,7 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
             return task(cfg)
         except ReprogramError as error:
             if not multirun:
-                _fail(str(error))
+                _fail(str(error), exit_codes.LOST if isinstance(error, ProcessLost) else exit_codes.WRONG_USE)
             failures.append(str(error))
         except Exception as error:
             if not multirun:
@@ -69,13 +67,17 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
             _fail(f"{len(failed_jobs or failures)} jobs of the sweep failed")
     except KeyboardInterrupt:
         print("\ninterrupted; checkpoints are kept, the same run_dir continues", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(exit_codes.INTERRUPTED)
     except BrokenPipeError:
         if started:  # the task's own
             raise
         # whoever read the manual page (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may Python's last flush fail
-        sys.exit(EXIT_UNREAD)
+        sys.exit(exit_codes.UNREAD)
+    except Preempted:
+        if launched.is_first():
+            print("stopped by SIGTERM; the same command continues", file=sys.stderr)
+        raise
     except ReprogramError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -181,9 +183,9 @@ def _near(word: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(set(known))[:20])}"
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = exit_codes.WRONG_USE) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(EXIT_WRONG_USE)
+    sys.exit(code)
 
 
 def refuse_missing(cfg: DictConfig, *keys: str) -> None:

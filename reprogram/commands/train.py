@@ -5,15 +5,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
 
+from reprogram import preemption
 from reprogram.commands.launch import importing, launch
 from reprogram.commands.summary import finished_job
-from reprogram.errors import ConfigError, RunPruned
+from reprogram.errors import ConfigError, RunFinished, RunPruned
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Entry point."""
+    preemption.listen()
     launch("train", _train)
 
 
@@ -44,6 +46,9 @@ def _train(cfg: DictConfig) -> dict[str, object] | None:
     except RunPruned as reason:
         log.info("pruned   %s", reason)
         return None
+    except RunFinished as finished:  # a job that was started again has nothing to do
+        log.info("finished %s", finished)
+        return {"run_dir": str(cfg.resume or cfg.run_dir), **finished.metrics}
     if result is None:
         return None
     if job.mode != RunMode.MULTIRUN:

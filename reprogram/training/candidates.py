@@ -13,6 +13,7 @@ from reprogram.data.base import Examples
 from reprogram.data.loader import BatchLoader
 from reprogram.distributed import sum_over_processes
 from reprogram.errors import QueryBudgetExceeded, RunError
+from reprogram.training.checkpoint_files import write_checkpoint
 from reprogram.training.mapping_refresh import MappingRefresh
 from reprogram.training.module import ReprogrammingModule
 
@@ -48,8 +49,7 @@ class Candidates(pl.Callback):
         for stopping in trainer.early_stopping_callbacks:
             stopping.best_score = torch.tensor(found[self.monitor])  # patience starts from here
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({"state_dict": pl_module.state_dict()}, self.folder / START)
+            write_checkpoint({"state_dict": pl_module.state_dict()}, self.folder / START)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last state, unless it was validated, or a run that was cut off cannot pay for that any more."""

@@ -4,6 +4,7 @@ import os
 
 import pytorch_lightning as pl
 
+from reprogram import launched
 from reprogram.channel import VARIABLE, Channel, open_channel
 from reprogram.distributed import from_first_process
 from reprogram.errors import RunPruned
@@ -39,4 +40,4 @@ def reporting(monitor: str) -> list[Reporting]:
     """The callback, if a sweep has started this run."""
     if VARIABLE not in os.environ:
         return []
-    return [Reporting(monitor, open_channel() if os.environ.get("LOCAL_RANK", "0") == "0" else None)]
+    return [Reporting(monitor, open_channel() if launched.is_first() else None)]

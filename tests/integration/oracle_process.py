@@ -2,8 +2,8 @@
 
     python -m tests.integration.oracle_process FOLDER
 
-It answers one client after the other, image by image in one thread, so an image has the same answer to the last bit
-whatever it was sent with; it writes its count to the disk before it answers.
+It answers one request after the other, image by image in one thread, so an image has the same answer to the last bit
+whatever it was sent with, and by whom; it writes its count to the disk before it answers.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,15 @@ class RemoteNetwork(nn.Module):
     def __init__(self, folder: str) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self.connection: Connection | None = None
+        self.is_made = False
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.connection is None:  # the question of how many classes there are, at construction, is no query
-            self.connection = Client(str(self.folder / SOCKET))
+        if not self.is_made:  # the question of how many classes there are, at construction, is no query
+            self.is_made = True
             return torch.zeros(len(images), CLASSES)
-        self.connection.send_bytes(images.contiguous().numpy().tobytes())
-        return torch.frombuffer(bytearray(self.connection.recv_bytes()), dtype=torch.float32).view(-1, CLASSES)
+        with Client(str(self.folder / SOCKET)) as connection:  # one for each request: several processes take turns
+            connection.send_bytes(images.contiguous().numpy().tobytes())
+            return torch.frombuffer(bytearray(connection.recv_bytes()), dtype=torch.float32).view(-1, CLASSES)
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def serve(folder: Path) -> None:
     )  # fmt: skip
     total, file = 0, os.open(folder / COUNT, os.O_CREAT | os.O_WRONLY)
     os.pwrite(file, b"%08d" % total, 0)
-    with Listener(str(folder / SOCKET)) as listener, torch.inference_mode():
+    with Listener(str(folder / SOCKET), backlog=16) as listener, torch.inference_mode():
         while True:
             with listener.accept() as client:
                 try:

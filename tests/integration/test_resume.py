@@ -1,5 +1,6 @@
 """A run that was killed continues as if nothing had happened."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from reprogram import build
+from reprogram import build, finishing
 from reprogram.errors import RunError
 from reprogram.runs import train
 from reprogram.training.step_checkpoint import StepCheckpoint
@@ -108,6 +109,33 @@ def test_resume_uses_the_configuration_the_run_was_started_with(small, tmp_path:
     assert result.run_dir == tmp_path / "run"
     with pytest.raises(RunError, match=r"no config\.yaml"):
         train({**build.plain(small()), "resume": str(tmp_path / "nowhere")})
+
+
+def test_a_full_disk_ends_the_run_with_a_message_and_costs_nothing(small, tmp_path: Path, monkeypatch) -> None:
+    overrides = (STEPS, BARE, "callbacks.checkpoint_every=2")
+    train(small(*overrides, run_dir="whole"))
+    flush, flushed = os.fsync, []
+
+    def full(file: int) -> None:
+        flushed.append(file)
+        if len(flushed) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(
+            RunError, match=r"ckpt: cannot write a checkpoint \(No space left .*the same command continues"
+        ):
+            train(small(*overrides))
+    with monkeypatch.context() as patched:
+        patched.setattr(finishing, "write_csv", lambda *_: full(0))
+        with pytest.raises(
+            RunError, match=r"run_dir: cannot write to .*run: No space left .*the same command continues"
+        ):
+            train(small(*overrides))
+    train(small(*overrides))
+    _same(tmp_path / "whole", tmp_path / "run")
 
 
 @pytest.mark.slow
