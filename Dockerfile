@@ -1,8 +1,7 @@
-# docker build -t reprogram .
-# docker run --rm --gpus all -v reprogram-runs:/home/reprogram/runs reprogram trainer=gpu
-#
-# The torch wheel brings its own CUDA libraries; the base adds what the NVIDIA container runtime looks for.
-# Without a GPU: docker build --build-arg BASE=ubuntu:24.04 -t reprogram .
+# docker build -t reprogram .                             without a GPU: --build-arg BASE=ubuntu:24.04
+# docker run --rm reprogram                               the quickstart
+# More in the README. The torch wheel brings its own CUDA libraries; the base adds what the NVIDIA container runtime looks
+# for.
 ARG BASE=nvidia/cuda:13.0.2-base-ubuntu24.04
 
 FROM ${BASE} AS python
@@ -18,7 +17,7 @@ COPY constraints.txt ./
 RUN /opt/venv/bin/python -m pip install --no-cache-dir -c constraints.txt torch torchvision
 COPY . .
 RUN /opt/venv/bin/python -m pip wheel --no-cache-dir --no-deps --wheel-dir dist . \
-    && /opt/venv/bin/python -m pip install --no-cache-dir -c constraints.txt "$(ls dist/*.whl)[medmnist,timm]"
+    && /opt/venv/bin/python -m pip install --no-cache-dir -c constraints.txt "$(ls dist/*.whl)[medmnist,postgres,serve,sweep,timm]"
 
 FROM python
 RUN useradd --create-home --user-group --uid 1001 reprogram

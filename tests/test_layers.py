@@ -13,8 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "reprogram"
 
 # What each room (module or folder directly under the package) may import, besides itself. A new room gets its row here.
-GROUND = {"errors", "types", "distributed", "memory", "channel"}
-GROUND = {"errors", "exit_codes", "types", "distributed", "launched", "memory", "preemption"}
+GROUND = {"channel", "errors", "exit_codes", "types", "distributed", "launched", "memory", "preemption"}
 MODELS = {"programs", "sources", "mappings", "losses"}
 BELOW_TRAINING = GROUND | MODELS | {"regularizers", "classifier", "objective", "estimators", "data", "evaluation"}
 COMPOSERS = {
@@ -39,9 +38,7 @@ BELOW_COMMANDS = BELOW_TRAINING | {"training"} | COMPOSERS
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
-    "channel": set(),
-    "distributed": set(),
-    **{room: set() for room in ("exit_codes", "launched", "memory")},
+    **{room: set() for room in ("channel", "distributed", "exit_codes", "launched", "memory")},
     "preemption": {"exit_codes"},
     **dict.fromkeys(MODELS, GROUND),
     "programs": GROUND | {"sources"},  # a frozen encoder

@@ -10,10 +10,11 @@ import time
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
+from reprogram import exit_codes
 from reprogram.errors import ReprogramError, RunError
 from reprogram.sweeps.plan import Sweep
 from reprogram.sweeps.storage import STORAGE_ERRORS, reason
-from reprogram.sweeps.worker import EXIT_PREEMPTED, work
+from reprogram.sweeps.worker import work
 
 MOST_RESTARTS = 20  # of all workers: then something is wrong that does not pass
 
@@ -83,4 +84,4 @@ def _follow() -> None:
 
 def _preempted(signum: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(EXIT_PREEMPTED)
+    raise SystemExit(exit_codes.PREEMPTED)

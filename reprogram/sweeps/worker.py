@@ -17,6 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
+from reprogram import exit_codes
 from reprogram.channel import Curve
 from reprogram.errors import ReprogramError
 from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
@@ -39,7 +40,6 @@ from reprogram.sweeps.samplers import choose, pruner, sampler
 from reprogram.sweeps.space import Value
 from reprogram.sweeps.storage import open_study
 
-EXIT_PREEMPTED = 75
 POLL = 2.0  # seconds between two looks at a queue with nothing to do
 
 RUN_DIR, WORKER, RECORD, SECONDS = "run_dir", "worker", "record", "seconds"
@@ -137,7 +137,7 @@ def _conclude(
         if pruned and code == 0:
             study.tell(trial, state=TrialState.PRUNED)
             log.info("job %d: ended early, others do better  %s", number, chosen)
-        elif code == EXIT_PREEMPTED:  # as if its worker had been told to stop
+        elif code == exit_codes.PREEMPTED:  # as if its worker had been told to stop
             study.tell(trial, state=TrialState.FAIL)
         else:
             reason = jobs.last_words(folder) if code else str(error)
@@ -182,4 +182,4 @@ def _environment(sweep: Sweep, index: int) -> dict[str, str]:
 
 def _preempted(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would keep the job's checkpoint from being written
-    raise SystemExit(EXIT_PREEMPTED)
+    raise SystemExit(exit_codes.PREEMPTED)

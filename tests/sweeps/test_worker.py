@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from reprogram import exit_codes
 from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
 from reprogram.sweeps import worker
 from reprogram.sweeps.queue import attempts
@@ -74,7 +75,7 @@ def test_a_run_that_was_finished_is_read_and_not_made_again(runs, sweep):
     def act(number, folder, report, beat):
         finish(folder, 0.8)
         if number == 0:
-            raise SystemExit(worker.EXIT_PREEMPTED)  # the worker is told to stop, just when the run has ended
+            raise SystemExit(exit_codes.PREEMPTED)  # the worker is told to stop, just when the run has ended
         return 0
 
     commands = runs(act)
