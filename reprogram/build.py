@@ -23,7 +23,7 @@ from reprogram.instantiation import bind, call, locate, without
 from reprogram.programs.base import InputProgram
 from reprogram.sources.account_server import SCHEME
 from reprogram.sources.base import SourceModel
-from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
+from reprogram.sources.ledger import Ledger, ledger_of
 from reprogram.training.query_plan import QueryPlan
 from reprogram.training.smoothing_check import check_smoothing
 from reprogram.types import SourceSpec, TaskSpec
@@ -83,18 +83,14 @@ def ledger(cfg: Config, run_dir: Path) -> Ledger:
     Raises:
         ConfigError: If processes of several machines are to share a file.
     """
-    shared, budget = cfg["access"]["ledger"], cfg["access"]["query_budget"]
-    if shared is not None and shared.startswith(SCHEME):
-        return Ledger(shared, str(run_dir.resolve()), budget)
+    shared = cfg["access"]["ledger"]
     machines = cfg["trainer"]["num_nodes"] if "trainer" in cfg else 1
-    if machines > 1:
+    if machines > 1 and not (shared or "").startswith(SCHEME):
         raise ConfigError(
             f"access.ledger: expected {SCHEME}user@host/database, since {machines} machines cannot share a "
             f"SQLite file, got {shared or 'none'}; or set trainer.num_nodes=1"
         )
-    if shared is None:
-        return Ledger(run_dir / LEDGER_FILE, OWN_RUN, budget)  # a run directory may be moved with its ledger
-    return Ledger(Path(shared), str(run_dir.resolve()), budget)
+    return ledger_of(run_dir, shared, cfg["access"]["query_budget"])
 
 
 def accessed(cfg: Config, model: SourceModel, account: Ledger | None) -> SourceModel:

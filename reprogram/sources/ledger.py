@@ -9,7 +9,7 @@ from typing import Any
 
 from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.sources.account_file import AccountFile
-from reprogram.sources.account_server import AccountServer
+from reprogram.sources.account_server import SCHEME, AccountServer
 
 PURPOSES = ("train", "mapping", "validation", "test", "baseline", "other")
 """What an image may be sent for."""
@@ -190,10 +190,13 @@ class Ledger:
             found |= self._file.rows(f"SELECT key, log_probs FROM answers WHERE key IN ({marks})", *part)
         return found
 
+    def exists(self) -> bool:
+        """Whether there is a file, where it is one; all other methods make it."""
+        return not isinstance(self.path, Path) or self.path.is_file()
+
     def has_answers(self) -> bool:
         """Whether anything is stored; makes no file."""
-        there = not isinstance(self.path, Path) or self.path.is_file()
-        return there and bool(self._file.rows("SELECT 1 FROM answers LIMIT 1"))
+        return self.exists() and bool(self._file.rows("SELECT 1 FROM answers LIMIT 1"))
 
     def spent(self) -> dict[str, int]:
         """Queries of this run, for every purpose."""
@@ -254,6 +257,14 @@ class Ledger:
             used=spent,
             budget=self.budget,
         )
+
+
+def ledger_of(run_dir: Path, shared: str | None, budget: int | None = None) -> Ledger:
+    """The account of a run: its own, in its directory, or the one that its neighbours share."""
+    if shared is None:
+        return Ledger(run_dir / LEDGER_FILE, OWN_RUN, budget)  # a run directory may be moved with its ledger
+    place = shared if shared.startswith(SCHEME) else Path(shared).expanduser()
+    return Ledger(place, str(run_dir.resolve()), budget)
 
 
 def _known(purpose: str) -> str:

@@ -20,7 +20,7 @@ from optuna.trial import Trial, TrialState
 from reprogram import exit_codes
 from reprogram.channel import Curve
 from reprogram.errors import ReprogramError
-from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
+from reprogram.sources.ledger import ledger_of
 from reprogram.sweeps import job as jobs
 from reprogram.sweeps.plan import Sweep
 from reprogram.sweeps.queue import (
@@ -163,11 +163,8 @@ def _read(folder: Path, sweep: Sweep) -> dict[str, Any]:
 
 def _queries(sweep: Sweep, folder: Path) -> int | None:
     """What a job has asked, however it ended."""
-    path = folder / LEDGER_FILE if sweep.ledger is None else Path(sweep.ledger).expanduser()
-    if not path.is_file():
-        return None
-    account = Ledger(path, OWN_RUN if sweep.ledger is None else str(folder.resolve()))
-    return sum(account.spent().values())
+    account = ledger_of(folder, sweep.ledger)
+    return sum(account.spent().values()) if account.exists() else None
 
 
 def _environment(sweep: Sweep, index: int) -> dict[str, str]:
