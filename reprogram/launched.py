@@ -3,8 +3,6 @@
 import os
 from typing import Any
 
-import torch
-
 
 def is_first() -> bool:
     """Whether this is the process that speaks and writes: neither torchrun, nor srun, nor Lightning says otherwise."""
@@ -32,6 +30,8 @@ def as_launched(trainer: dict[str, Any]) -> dict[str, Any]:
 
 def processes(trainer: dict[str, Any]) -> int:
     """How many processes train together."""
+    import torch  # manual pages are shown without it
+
     devices = trainer["devices"]
     if not isinstance(devices, int) or devices < 1:
         devices = torch.cuda.device_count() if devices in (-1, "auto") and torch.cuda.is_available() else 1
