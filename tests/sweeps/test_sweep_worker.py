@@ -1,6 +1,7 @@
 """A worker with runs that take no time: what it makes of how they end."""
 
 import json
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,15 @@ def test_a_run_that_ends_early_keeps_its_curve_and_counts(runs, sweep):
     assert [row.queries for row in rows(study, plan)] == [11, 11]
     assert rows(study, plan)[1].score == pytest.approx(0.8)
     assert rows(study, plan)[1].state == "ended early"
+
+
+def test_a_run_that_ends_early_without_a_number_has_no_score(runs, sweep):
+    runs(lambda number, folder, report, beat: 0 if report([(1, math.nan)]) else 1)
+    pruner = {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": 1}
+    plan = sweep(jobs=1, pruner=pruner)
+    work(plan)
+    row = rows(open_study(plan), plan)[0]
+    assert (row.state, row.score) == ("ended early", None)
 
 
 def test_a_worker_that_was_taken_for_dead_leaves_its_job_to_the_other(runs, sweep):
