@@ -105,10 +105,11 @@ def check_black_box(cfg: Mapping[str, Any]) -> None:
             raise ConfigError(f"access.{key}: expected a number > 0 or null, got {value!r}")
     if not isinstance(access["dry_run"], bool):
         raise ConfigError(f"access.dry_run: expected true or false, got {access['dry_run']!r}")
-    if access["ledger"] is not None and not isinstance(access["ledger"], str):
-        raise ConfigError(
-            f"access.ledger: expected a file name, postgresql://user@host/database or null, got {access['ledger']!r}"
-        )
+    ledger = access["ledger"]
+    scheme = ledger.partition("://")[0] if isinstance(ledger, str) and "://" in ledger else None
+    if (ledger is not None and not isinstance(ledger, str)) or scheme not in (None, "postgresql"):
+        got = repr(ledger) if scheme is None else f"{scheme}://..."  # the rest may hold a password
+        raise ConfigError(f"access.ledger: expected a file name, postgresql://user@host/database or null, got {got}")
     if cfg["estimator"].get("_target_") == "reprogram.estimators.backprop.Backprop":
         raise ConfigError(
             "estimator: expected one that works from scores, got backprop: access=black_box hides the gradient; "

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from reprogram import build, launched, sourcing, trainers
+from reprogram import build, launched, preemption, sourcing, trainers
 from reprogram.accounting import announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, check_scores, is_black_box
 from reprogram.data.base import TaskData
@@ -191,6 +191,7 @@ def _fit(
             if trainer.world_size > 1:
                 raise
             log.warning("budget   %s; the best program so far is kept", error)
+            preemption.now()  # the step has ended, though not in its way
         except Preempted:
             raise
         except SystemExit as error:  # Lightning's answer to Ctrl-C, after it has saved a checkpoint

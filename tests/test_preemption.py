@@ -2,10 +2,13 @@
 
 import os
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from reprogram import exit_codes, preemption
+from reprogram import exit_codes, preemption, runs
+from reprogram.errors import QueryBudgetExceeded
 from reprogram.preemption import Preempted
 
 
@@ -53,3 +56,22 @@ def test_processes_that_were_started_are_told_once() -> None:
     ask()
     ask()
     assert told == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("during", [True, False])
+def test_a_step_that_the_budget_ends_is_waited_for_no_more(during: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*args: Any, **kwargs: Any) -> None:
+        preemption.wait()
+        if during:
+            ask()
+        raise QueryBudgetExceeded("nothing left", used=9, budget=9)
+
+    strategy = SimpleNamespace(root_device="cpu")
+    trainer: Any = SimpleNamespace(fit=fit, world_size=1, global_rank=0, strategy=strategy)
+    cfg = {"data": {"batch_size": 2}, "seed": 0}
+    data: Any = SimpleNamespace(splits={"train": [], "val": []})
+    monkeypatch.setattr(runs, "BatchLoader", lambda *args: None)
+    module: Any = None
+    with pytest.raises(Preempted):  # noqa: PT012 - at the latest where a SIGTERM comes afterwards
+        runs._fit(trainer, module, cfg, data, None)
+        ask()

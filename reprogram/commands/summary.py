@@ -21,10 +21,10 @@ class SweepSummary(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Takes note of one job, failed or not; this runs where the job did."""
-        if config.hydra.mode != RunMode.MULTIRUN:
+        if config.hydra.mode != RunMode.MULTIRUN or job_return.return_value is None:  # a dry run has no result
             return
         assert job_return.cfg is not None
-        found: dict[str, Any] = job_return.return_value or {"failed": "no result"}
+        found: dict[str, Any] = job_return.return_value
         metric = str(job_return.cfg.callbacks.monitor).removeprefix("val/")
         record = {
             "job": config.hydra.job.num,
@@ -44,7 +44,9 @@ class SweepSummary(Callback):
             if other["note"]:  # it has been put right, or is put in its place
                 path.unlink()
         path = folder / RECORD.format(_asked(job_return.cfg))
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints and writes the summary."""
@@ -54,6 +56,8 @@ class SweepSummary(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         records = list(_records(folder, "**/").values())
+        if not records:
+            return
         options = [dict(override.partition("=")[::2] for override in record["overrides"]) for record in records]
         keys = dict.fromkeys(key for chosen in options for key in chosen)
         varied = [key for key in keys if len({chosen.get(key) for chosen in options}) > 1] or list(keys)

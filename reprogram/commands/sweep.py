@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def _sweep(cfg: DictConfig) -> None:
     from reprogram.sweeps.plan import plan
 
     if cfg.summary is not None:
-        return _show(str(cfg.summary), cfg.sweep.storage)
+        with _kept():
+            return _show(str(cfg.summary), cfg.sweep.storage)
     overrides = [override for override in job.overrides.task if not _is_own(override)]
     block: Any = OmegaConf.to_container(cfg.sweep, resolve=True)
     run: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -49,9 +51,9 @@ def _sweep(cfg: DictConfig) -> None:
     sweep, chosen = plan(block, overrides, run)
     _rehearse(sweep)
     _announce(sweep)
-    if chosen.dry_run:
-        return
-    _run(sweep)
+    if not chosen.dry_run:
+        with _kept():
+            _run(sweep)
 
 
 def _is_own(override: str) -> bool:
@@ -65,6 +67,7 @@ def _rehearse(sweep: "Sweep") -> None:
     Raises:
         ConfigError: Naming the key.
     """
+    from reprogram.sources.account_server import SCHEME, AccountServer
     from reprogram.sweeps.samplers import rehearse
     from reprogram.sweeps.storage import check_url
 
@@ -84,6 +87,8 @@ def _rehearse(sweep: "Sweep") -> None:
                 raise ConfigError(f"sweep.space.{parameter.key}: {explain(error, 'train', overrides)}") from error
             except ConfigError as error:
                 raise ConfigError(f"with {parameter.key}={value}: {error}") from error
+    if sweep.ledger is not None and sweep.ledger.startswith(SCHEME):
+        AccountServer(sweep.ledger)
 
 
 def _announce(sweep: "Sweep") -> None:
@@ -105,6 +110,21 @@ def _plan(sweep: "Sweep") -> Iterator[str]:
     yield f"records  {sweep.folder}"
 
 
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Around what reads and writes the sweep.
+
+    Raises:
+        RunError: If the storage, or the disk, is lost meanwhile.
+    """
+    from reprogram.sweeps.storage import STORAGE_ERRORS, reason
+
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise RunError(f"sweep.storage or sweep.folder: lost ({reason(error)}); the same command goes on") from error
+
+
 def _run(sweep: "Sweep") -> None:
     from reprogram.sweeps.local import run_workers
     from reprogram.sweeps.queue import fill
@@ -118,7 +138,8 @@ def _run(sweep: "Sweep") -> None:
     run_workers(sweep)
     found = rows(study, sweep)
     summarise(found, Path(sweep.folder), len(sweep.objectives) > 1)
-    states, unbegun = Counter(row.state for row in found), sweep.jobs - len(found)
+    states = Counter(row.state for row in found if row.job < sweep.jobs)  # there were more once
+    unbegun = sweep.jobs - states.total()
     if sweep.query_budget is None:
         states["not done"] += unbegun
     elif unbegun:

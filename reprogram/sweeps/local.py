@@ -11,7 +11,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 from reprogram import exit_codes
-from reprogram.errors import ReprogramError, RunError
+from reprogram.errors import ReprogramError
+from reprogram.preemption import Preempted
 from reprogram.sweeps.plan import Sweep
 from reprogram.sweeps.storage import STORAGE_ERRORS, reason
 from reprogram.sweeps.worker import work
@@ -27,10 +28,7 @@ def run_workers(sweep: Sweep) -> None:
     A worker that dies is replaced; what it did is taken up again by whoever sees first that it gives no sign of life.
     """
     if sweep.workers == 1:
-        try:
-            return work(sweep)
-        except STORAGE_ERRORS as error:
-            raise RunError(f"sweep.storage: lost ({reason(error)}); the same command goes on") from error
+        return work(sweep)
     context = multiprocessing.get_context("spawn")
 
     def start(index: int) -> SpawnProcess:
@@ -68,7 +66,7 @@ def _worker(sweep: Sweep, index: int) -> None:
     try:
         work(sweep, index)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(exit_codes.INTERRUPTED)
     except (*STORAGE_ERRORS, ReprogramError) as error:
         log.error("worker %d: %s", index, reason(error))
         sys.exit(1)
@@ -84,4 +82,4 @@ def _follow() -> None:
 
 def _preempted(signum: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(exit_codes.PREEMPTED)
+    raise Preempted

@@ -1,5 +1,6 @@
 """What a study holds, as the rows of a sweep."""
 
+import math
 from collections.abc import Sequence
 
 from optuna.study import Study
@@ -21,6 +22,7 @@ def _row(job: int, tried: Sequence[FrozenTrial], sweep: Sweep) -> Row:
     attrs, values = last.user_attrs, last.params or sweep.fixed(job)
     record = attrs.get(RECORD, {})
     curve = last.intermediate_values
+    reached = curve[max(curve)] if curve else math.nan
     state: State = "not done"
     if last.state in DONE:
         state = "finished" if last.state is TrialState.COMPLETE else "ended early"
@@ -33,7 +35,7 @@ def _row(job: int, tried: Sequence[FrozenTrial], sweep: Sweep) -> Row:
         tuple(sweep.job_overrides(values)),
         sweep.monitor.removeprefix("val/"),
         sweep.mode,
-        record.get("score", curve[max(curve)] if curve and state == "ended early" else None),
+        record.get("score", reached if state == "ended early" and math.isfinite(reached) else None),
         record.get("test"),
         attrs.get(QUERIES),
         attrs.get(SECONDS),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Value = str | int | float | bool | None
 
 _FIELDS = ("low", "high", "log", "step", "choices")
-_PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 _SPECIAL = ("true", "false", "null", "nan", "inf")  # what Hydra would take for something else than a text
 
 
@@ -117,7 +117,8 @@ def override(key: str, value: Value) -> str:
     """As on a command line."""
     if isinstance(value, str):
         if not _PLAIN.fullmatch(value) or value.lower() in _SPECIAL:
-            value = "'" + value.replace("\\", "\\\\").replace("'", r"\'") + "'"
+            # within quotes Hydra takes a backslash for itself unless a quote follows
+            value = "'" + re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value) + "'"
         return f"{key}={value}"
     return f"{key}={json.dumps(value)}"
 

@@ -1,6 +1,7 @@
 """Where the trials of a search are kept: a journal file, SQLite, or a PostgreSQL that many machines share."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import Study
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -18,7 +19,7 @@ from reprogram.errors import ConfigError, RunError
 from reprogram.sweeps.plan import Sweep, from_record
 
 JOURNAL = "journal.log"
-STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError)
 BUSY_SECONDS = 60  # how long one worker waits for another that writes to SQLite
 
 _PLAN = "sweep"  # name of the attribute of a study
@@ -72,7 +73,12 @@ def check_url(url: str) -> str:
     Raises:
         ConfigError: If it holds a password, or is of another kind of database.
     """
-    parts = urlsplit(url)
+    try:
+        parts, _ = urlsplit(url), urlsplit(url).port
+    except ValueError:  # not shown: there may be a password in it
+        raise ConfigError(
+            "sweep.storage: expected null, sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE"
+        ) from None
     if parts.password is not None or "password" in parse_qs(parts.query):  # it would be written into the records
         raise ConfigError(
             "sweep.storage: expected a URL without a password; put it into the environment variable PGPASSWORD or into "
@@ -81,6 +87,8 @@ def check_url(url: str) -> str:
     kind = parts.scheme.partition("+")[0]
     if kind not in ("sqlite", "postgresql"):
         raise ConfigError(f"sweep.storage: expected null, sqlite:///FILE or postgresql://USER@HOST/DATABASE, got {url}")
+    if kind == "sqlite" and parts.path in ("", "/", "/:memory:"):
+        raise ConfigError(f"sweep.storage: expected the name of a file, sqlite:///FILE, got {url}, which is in memory")
     return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
@@ -90,7 +98,7 @@ def _reach(url: str | None, folder: Path, name: str, directions: list[Any] | Non
         return _connect(url, folder, name, directions)
     except KeyError as error:
         raise RunError(f"{name}: there is no such study in {url or folder}") from error
-    except (*STORAGE_ERRORS, OSError, ImportError) as error:
+    except (*STORAGE_ERRORS, ImportError) as error:
         raise ConfigError(f"sweep.storage: {url or folder} cannot be used: {reason(error)}") from error
 
 
@@ -113,13 +121,31 @@ def _connect(url: str | None, folder: Path, name: str, directions: list[Any] | N
 def _storage(url: str | None, folder: Path) -> BaseStorage:
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        path = str((folder / JOURNAL).absolute())  # or the lock of a worker that died would point nowhere, and stay
+        return JournalStorage(JournalFileBackend(path, _WholeLines(path)))
     address = check_url(url)
     engine: dict[str, Any] = {"poolclass": NullPool}  # none is kept, and perhaps lost, during a long job
     is_file = address.startswith("sqlite")
     # texts come back as texts from a server without an encoding too
     engine["connect_args"] = {"timeout": BUSY_SECONDS} if is_file else {"client_encoding": "utf8"}
     return RDBStorage(address, engine_kwargs=engine)
+
+
+class _WholeLines(JournalFileSymlinkLock):
+    """Who holds it may append; a line that a full disk or a death cut short would make all that follows unreadable."""
+
+    def acquire(self) -> bool:
+        held = super().acquire()
+        try:
+            with open(self._lock_target_file, "r+b") as journal:
+                journal.seek(max(0, journal.seek(0, os.SEEK_END) - 1))
+                if journal.read() not in (b"", b"\n"):
+                    journal.seek(0)
+                    journal.truncate(journal.read().rfind(b"\n") + 1)
+        except BaseException:
+            self.release()
+            raise
+        return held
 
 
 def _any() -> optuna.samplers.BaseSampler:

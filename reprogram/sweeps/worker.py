@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 from reprogram import exit_codes
 from reprogram.channel import Curve
 from reprogram.errors import ReprogramError
+from reprogram.preemption import Preempted
 from reprogram.sources.ledger import ledger_of
 from reprogram.sweeps import job as jobs
 from reprogram.sweeps.plan import Sweep
@@ -37,7 +38,7 @@ from reprogram.sweeps.queue import (
 )  # fmt: skip
 from reprogram.sweeps.rows import brief
 from reprogram.sweeps.samplers import choose, pruner, sampler
-from reprogram.sweeps.space import Value
+from reprogram.sweeps.space import Value, override
 from reprogram.sweeps.storage import open_study
 
 POLL = 2.0  # seconds between two looks at a queue with nothing to do
@@ -115,7 +116,8 @@ def _attempt(study: Study, trial: Trial, sweep: Sweep, index: int) -> None:
         if not (folder / "metrics.json").is_file():
             command = [sys.executable, "-m", "reprogram.commands.train", *sweep.job_overrides(values)]
             environment = _environment(sweep, index)
-            code = jobs.run([*command, f"run_dir={folder}"], folder, environment, report, beat, sweep.grace / 4)
+            command.append(override("run_dir", str(folder)))
+            code = jobs.run(command, folder, environment, report, beat, sweep.grace / 4)
         trial.set_user_attr(QUERIES, _queries(sweep, folder))
         trial.set_user_attr(SECONDS, round(time.monotonic() - started, 1))
         _conclude(study, trial, sweep, folder, code, pruned, values)
@@ -179,4 +181,4 @@ def _environment(sweep: Sweep, index: int) -> dict[str, str]:
 
 def _preempted(signum: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would keep the job's checkpoint from being written
-    raise SystemExit(exit_codes.PREEMPTED)
+    raise Preempted

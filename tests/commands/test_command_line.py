@@ -247,6 +247,12 @@ def test_a_sweep_ends_with_one_table_and_survives_a_bad_job(run, tmp_path: Path)
     assert out.count("finished before: ") == 2
 
 
+def test_a_dry_run_of_a_grid_is_no_failure(run, tmp_path: Path) -> None:
+    plan = ("recipe=black_box", "data=digits", "access.query_budget=20000", "access.dry_run=true")
+    assert run(train, "-m", *plan, *QUICK, "seed=0,1")[0] == 0
+    assert not list((tmp_path / "runs").rglob("summary.md"))
+
+
 @pytest.mark.parametrize(
     ("launcher", "module"),
     [("joblib", "hydra_plugins.hydra_joblib_launcher"), ("submitit_local", "hydra_plugins.hydra_submitit_launcher")],

@@ -1,6 +1,10 @@
 """``reprogram-sweep``: its manual page, and what it refuses before anything is run."""
 
+import errno
+import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +67,14 @@ def test_a_dry_run_checks_and_makes_nothing(run, tmp_path: Path) -> None:
         (["+sweep.space.seed=[0,1]", "run_dir=x"], "run_dir: a sweep gives every run a folder of its own"),
         (["+sweep.space.seed=[0,1]", "sweep.storage=postgresql://a:b@h/d"], "expected a URL without a password"),
         (["+sweep.space.seed=[0,1]", "recipe=black_box", "access.dry_run=true"], "set sweep.dry_run=true"),
+        (
+            ["+sweep.space.seed=[0,1]", "recipe=black_box", "access.ledger='postgres://me:secret@host/db'"],
+            "access.ledger: expected a file name, postgresql://user@host/database or null, got postgres://...",
+        ),
+        (
+            ["+sweep.space.seed=[0,1]", "recipe=black_box", "access.ledger='postgresql://me:secret@host/db'"],
+            "access.ledger: expected no password in the address",
+        ),
         (["summary=nowhere"], "nowhere: expected the folder of a sweep"),
     ],
 )
@@ -71,6 +83,7 @@ def test_mistakes_get_one_line_and_make_nothing(run, tmp_path: Path, arguments, 
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+    assert "secret" not in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -92,6 +105,42 @@ def test_a_front_has_the_space_of_a_black_box(run) -> None:
     assert code == 0
     assert "over optimizer.lr, program.resolution, estimator.num_directions" in out
     assert "at most 480,000 queries" in out
+
+
+@pytest.fixture
+def made(monkeypatch) -> Iterator[list[Path]]:
+    """The runs, which take no time."""
+    found: list[Path] = []
+
+    def act(command, folder, *rest) -> int:
+        found.append(folder)
+        folder.mkdir(parents=True)
+        scores = {"balanced_accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
+        (folder / "metrics.json").write_text(json.dumps({"val": scores, "test": scores, "queries": {"total": 0}}))
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("reprogram.sweeps.job.run", act)
+    yield found
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_fewer_jobs_than_there_were_is_no_failure(run, made) -> None:
+    line = ("data=digits", "sweep=grid", "+sweep.space.seed=[0,1,2]")
+    assert run(*line)[0] == 0
+    assert run(*line, "sweep.jobs=1")[0] == 0
+    assert len(made) == 3
+
+
+def test_a_full_disk_gets_one_line(run, made, monkeypatch) -> None:
+    def full(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("reprogram.sweeps.plan.Sweep.save", full)
+    code, _, err = run("data=digits", "sweep=grid", "+sweep.space.seed=[0,1,2]")
+    assert code == 2
+    assert "No space left on device" in err
+    assert "Traceback" not in err
 
 
 def test_without_optuna_it_says_what_to_install(run, monkeypatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from reprogram.errors import ConfigError, RunError
 from reprogram.sweeps.queue import add, wanted
-from reprogram.sweeps.storage import check_url, kept_sweep, load_study, open_study
+from reprogram.sweeps.storage import _storage, check_url, kept_sweep, load_study, open_study
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
@@ -38,6 +38,36 @@ def test_what_is_not_there_is_said(sweep, tmp_path: Path):
 
     with pytest.raises(RunError, match="not a study of reprogram-sweep"):
         kept_sweep(optuna.create_study())
+
+
+def test_a_line_that_was_cut_short_is_cut_off_before_the_next(sweep):
+    plan = sweep()
+    journal = Path(plan.folder) / "journal.log"
+    open_study(plan)
+    with journal.open("a") as file:
+        file.write('{"op_code":5,"wor')  # a full disk
+    again = open_study(plan)
+    for attempt in wanted(again.trials, plan):
+        add(again, attempt)
+    assert len(open_study(plan).trials) == 3
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_the_lock_of_a_worker_that_died_can_be_seen_and_so_be_broken(sweep, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage = _storage(None, Path("runs/s"))
+    lock = storage._backend._lock
+    lock.acquire()
+    assert Path("runs/s/journal.log.lock").exists()  # a link, of which Optuna asks the age
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://[host/db", "postgresql://me@host:port/db", "sqlite://", "sqlite:///:memory:"]
+)
+def test_addresses_that_name_nothing_are_refused(url):
+    with pytest.raises(ConfigError, match=r"sweep\.storage: expected "):
+        check_url(url)
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"])

@@ -1,11 +1,13 @@
 """A worker with runs that take no time: what it makes of how they end."""
 
 import json
+import math
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 from reprogram import exit_codes
@@ -62,13 +64,43 @@ def test_every_job_is_done_once_with_what_its_run_recorded(runs, sweep):
     assert [trial.value for trial in study.trials] == pytest.approx([0.5, 0.6, 0.7])
     for trial, command in zip(study.trials, commands, strict=True):
         assert command[3:5] == ["data=digits", f"optimizer.lr={trial.params['optimizer.lr']!r}"]
-        assert command[5] == f"run_dir={trial.user_attrs['run_dir']}"
+        assert command[5] == f"run_dir='{trial.user_attrs['run_dir']}'"
     assert [(row.state, row.score) for row in rows(study, plan)] == [
         ("finished", trial.value) for trial in study.trials
     ]
     assert rows(study, plan)[0].test == {"value": 0.5, "low": 0.1, "high": 0.9}
     work(plan)
     assert len(commands) == 3
+
+
+def test_a_run_directory_may_have_any_name(runs, sweep, tmp_path: Path):
+    commands = runs(lambda number, folder, report, beat: finish(folder, 0.5) or 0)
+    plan = sweep(jobs=1, folder=f"{tmp_path}/it's, a {{sweep}}")
+    work(plan)
+    found = OverridesParser.create().parse_override(commands[0][-1]).value()
+    assert found == open_study(plan).trials[0].user_attrs["run_dir"]
+
+
+@pytest.mark.parametrize("where", ["shared.sqlite", "postgresql://me@host/db"])
+def test_queries_are_counted_in_the_account_that_jobs_share(runs, sweep, tmp_path: Path, monkeypatch, where):
+    accounts = {}
+
+    class Account:
+        def __init__(self, path, run):
+            accounts[str(path)] = run
+
+        def spent(self):
+            return {"train": 5, "test": 4}
+
+    monkeypatch.setattr(worker, "Ledger", Account)
+    monkeypatch.chdir(tmp_path)
+    Path("shared.sqlite").touch()
+    runs(lambda number, folder, report, beat: finish(folder, 0.5) or 0)
+    plan = sweep(jobs=1, ledger=where, objectives=["score", "queries"])
+    work(plan)
+    row = rows(open_study(plan), plan)[0]
+    assert row.queries == 9
+    assert accounts == {where: str(Path(row.run_dir).resolve())}
 
 
 def test_a_run_that_was_finished_is_read_and_not_made_again(runs, sweep):
@@ -135,6 +167,15 @@ def test_a_run_that_ends_early_keeps_its_curve_and_counts(runs, sweep):
     assert [row.queries for row in rows(study, plan)] == [11, 11]
     assert rows(study, plan)[1].score == pytest.approx(0.8)
     assert rows(study, plan)[1].state == "ended early"
+
+
+def test_a_run_that_ends_early_without_a_number_has_no_score(runs, sweep):
+    runs(lambda number, folder, report, beat: 0 if report([(1, math.nan)]) else 1)
+    pruner = {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": 1}
+    plan = sweep(jobs=1, pruner=pruner)
+    work(plan)
+    row = rows(open_study(plan), plan)[0]
+    assert (row.state, row.score) == ("ended early", None)
 
 
 def test_a_worker_that_was_taken_for_dead_leaves_its_job_to_the_other(runs, sweep):
