@@ -31,6 +31,12 @@ def _sweep(cfg: DictConfig) -> None:
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN:
         raise ConfigError("-m: reprogram-sweep is a sweep by itself; for a grid choose sweep=grid")
+    own = [override for override in job.overrides.hydra if not override.startswith("hydra.mode=")]
+    if own or any(source.provider == "command-line" for source in job.runtime.config_sources):
+        raise ConfigError(
+            f"{own[0] if own else '--config-dir'}: expected none in a sweep, since its runs would not have it; give the "
+            "values on the line"
+        )
     try:
         import optuna  # noqa: F401 - named in the message
     except ImportError as error:

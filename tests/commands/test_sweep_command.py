@@ -57,6 +57,7 @@ def test_a_dry_run_checks_and_makes_nothing(run, tmp_path: Path) -> None:
             ["+sweep.space.data.batch_size={low: 0.5, high: 8}"],
             "data.batch_size: expected a whole number >= 1, got 0.5",
         ),
+        (["hydra.verbose=true"], "hydra.verbose=true: expected none in a sweep"),
         (["+sweep.space.optimizer.lr={low: 3, high: 1}"], "sweep.space.optimizer.lr: expected low <= high, got 3 > 1"),
         ([], "sweep.space: expected at least one key"),
         (
