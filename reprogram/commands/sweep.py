@@ -34,7 +34,7 @@ def _sweep(cfg: DictConfig) -> None:
     own = [override for override in job.overrides.hydra if not override.startswith("hydra.mode=")]
     if own or any(source.provider == "command-line" for source in job.runtime.config_sources):
         raise ConfigError(
-            f"{own[0] if own else '--config-dir'}: expected none in a sweep, since its runs would not have it; give the "
+            f"{own[0] if own else '--config-dir'}: expected none in a sweep, as its runs would not have it; give the "
             "values on the line"
         )
     try:
