@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Value = str | int | float | bool | None
 
 _FIELDS = ("low", "high", "log", "step", "choices")
+_OF_ALL = ("run_dir", "resume", "callbacks.monitor", "callbacks.mode")
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 _SPECIAL = ("true", "false", "null", "nan", "inf")  # what Hydra would take for something else than a text
 
@@ -88,6 +89,8 @@ def read_space(block: Mapping[str, Any]) -> list[Parameter]:
     found: dict[str, Parameter] = {}
     for key, spec in _leaves(block, ""):
         problem = _problem(spec) if key not in found else "is there twice"
+        if key in _OF_ALL:
+            problem = "is no choice of a search, which tells runs apart by folder and compares them by one metric"
         if problem:
             problems.append(f"sweep.space.{key}: {problem}")
         else:

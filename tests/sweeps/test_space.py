@@ -101,3 +101,8 @@ def test_an_override_means_the_same_to_hydra(value, text):
 
     assert override("k", value) == text
     assert OverridesParser.create().parse_override(text).value() == value
+
+
+def test_what_a_sweep_needs_itself_is_no_choice():
+    with pytest.raises(ConfigError, match=r"sweep\.space\.callbacks\.monitor: is no choice of a search"):
+        read_space({"callbacks": {"monitor": ["val/nll", "val/accuracy"]}})
