@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 from reprogram import exit_codes
-from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger
+from reprogram.sources.ledger import LEDGER_FILE, OWN_RUN, Ledger, ledger_of
 from reprogram.sweeps import worker
 from reprogram.sweeps.queue import attempts
 from reprogram.sweeps.results import rows
@@ -81,26 +81,18 @@ def test_a_run_directory_may_have_any_name(runs, sweep, tmp_path: Path):
     assert found == open_study(plan).trials[0].user_attrs["run_dir"]
 
 
-@pytest.mark.parametrize("where", ["shared.sqlite", "postgresql://me@host/db"])
-def test_queries_are_counted_in_the_account_that_jobs_share(runs, sweep, tmp_path: Path, monkeypatch, where):
-    accounts = {}
-
-    class Account:
-        def __init__(self, path, run):
-            accounts[str(path)] = run
-
-        def spent(self):
-            return {"train": 5, "test": 4}
-
-    monkeypatch.setattr(worker, "Ledger", Account)
+def test_queries_are_counted_in_the_account_that_jobs_share(runs, sweep, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("shared.sqlite").touch()
-    runs(lambda number, folder, report, beat: finish(folder, 0.5) or 0)
-    plan = sweep(jobs=1, ledger=where, objectives=["score", "queries"])
+
+    def act(number, folder, report, beat):
+        finish(folder, 0.5)
+        ledger_of(folder, "shared.sqlite").spend(9)
+        return 0
+
+    runs(act)
+    plan = sweep(jobs=2, ledger="shared.sqlite", objectives=["score", "queries"])
     work(plan)
-    row = rows(open_study(plan), plan)[0]
-    assert row.queries == 9
-    assert accounts == {where: str(Path(row.run_dir).resolve())}
+    assert [row.queries for row in rows(open_study(plan), plan)] == [9, 9]
 
 
 def test_a_run_that_was_finished_is_read_and_not_made_again(runs, sweep):
