@@ -106,11 +106,11 @@ class Coordinate(GradientEstimator):
         answers = evaluate_sides(objective, (theta + torch.cat(sides))[:, None])
         losses = batch_losses(objective, answers.losses)
         plus, minus = losses[-2 * len(chosen) :].chunk(2)
-        slopes = (plus - minus) / (2 * h)
+        slopes = ((plus - minus) / (2 * h)).to(theta)
         if self.rule == "gradient":
             change = self.dimension / len(chosen) * slopes
         elif self.rule == "newton":
-            curvature = (plus - 2 * losses[0] + minus) / h**2
+            curvature = ((plus - 2 * losses[0] + minus) / h**2).to(theta)
             change = self.lr * slopes / curvature.masked_fill(curvature <= 0, 1.0).clamp(min=LEAST_CURVATURE)
             answers = first_side(answers)
         else:

@@ -78,7 +78,7 @@ class NES(GradientEstimator):
         directions = self.directions.draw(key, objective.indices, theta)
         answers = evaluate_sides(objective, theta + self.smoothing * torch.cat([directions, -directions]))
         if self.shaping:
-            plus, minus = (-utilities(batch_losses(objective, answers.losses)))[:, None].chunk(2)
+            plus, minus = (-utilities(batch_losses(objective, answers.losses)).to(theta))[:, None].chunk(2)
             slopes = (plus - minus) / self.smoothing
         else:
             plus, minus = (objective.weights * answers.losses.detach()).chunk(2)

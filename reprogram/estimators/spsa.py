@@ -90,7 +90,7 @@ class SPSA(GradientEstimator):
         perturbations = self._perturbations(key, theta)
         answers = evaluate_sides(objective, (theta + reach * torch.cat([perturbations, -perturbations]))[:, None])
         plus, minus = batch_losses(objective, answers.losses).chunk(2)
-        estimate = ((plus - minus)[:, None] / (2 * reach * perturbations)).mean(dim=0)
+        estimate = ((plus - minus)[:, None] / (2 * reach * perturbations)).mean(dim=0).to(theta)
         self.moment.mul_(self.momentum).add_(estimate)
         return step_loss(objective, rate * (estimate + self.momentum * self.moment), answers)
 

@@ -62,8 +62,11 @@ def first_side(answers: Evaluation) -> Evaluation:
 
 
 def batch_losses(objective: BatchObjective, losses: Tensor) -> Tensor:
-    """The loss of the whole global batch at each point, equal on all processes: [S, B] -> [S]."""
-    return average_over_processes((objective.weights * losses.detach()).sum(dim=1))
+    """The loss of the whole global batch at each point, equal on all processes: [S, B] -> [S] float64.
+
+    Their differences are small: summed in float32 they would depend on who has which example.
+    """
+    return average_over_processes((objective.weights.double() * losses.detach().double()).sum(dim=1))
 
 
 def combine(slopes: Tensor, directions: Tensor) -> Tensor:
