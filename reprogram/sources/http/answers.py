@@ -59,7 +59,7 @@ class Reader:
                 raise UnusableReply(f"expected {len(self._places)} scores of an image, got {len(vector)}")
         scores = torch.stack(vectors).float() if vectors else torch.zeros(0, len(self._places))
         said = (score for answer in answers if not isinstance(answer, Tensor) for score in answer.values())
-        if not (np.isfinite(scores.numpy()).all() and all(map(math.isfinite, said))):  # a tenth of what PyTorch's takes
+        if not (np.isfinite(scores.numpy()).all() and all(map(math.isfinite, said))):
             raise UnusableReply("expected finite scores, got NaN or infinity")
         if self.outputs == "logits":
             return

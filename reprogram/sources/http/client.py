@@ -27,7 +27,7 @@ from reprogram.sources.remote import Account
 T = TypeVar("T")
 
 HEADERS = {"Accept-Encoding": "gzip, deflate", "User-Agent": f"reprogram aiohttp/{aiohttp.__version__}"}
-KEPT_OPEN = 5.0  # seconds that a connection waits for its next request: less than any service does
+KEPT_OPEN = 5.0  # seconds that a connection waits for its next request
 LARGEST = 2**28  # bytes of a reply; scores of a thousand images and classes as text are a tenth of that
 
 FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time, at random between that and its half
@@ -176,9 +176,10 @@ class Client:
         if self._stop.is_set():
             raise _Stopped
         account.sent(len(rows))
+        answers: list[bytes] | None = None
         try:
             reply = await self._exchange(request)
-            async with self._desk:
+            async with self._desk:  # one after the other: the next request of each leaves before all are read
                 try:
                     answers = read(reply, rows)
                 except UnusableReply as error:
@@ -187,7 +188,8 @@ class Client:
                 account.answered(rows, answers)
                 await asyncio.sleep(0)
         except Exception as error:
-            account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
+            if answers is None:  # else it is the account that failed: the images stay in flight, as after a crash
+                account.failed(len(rows), error.charged if isinstance(error, Failure) else None)
             raise
         self._proven = True
         self._pace.succeeded()
