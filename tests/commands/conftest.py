@@ -2,11 +2,24 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 
 @pytest.fixture(autouse=True, scope="module")
+def _module_leaves_logging_as_before() -> Iterator[None]:
+    with _logging_as_before():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_logging_as_before() -> Iterator[None]:
+    with _logging_as_before():
+        yield
+
+
+@contextmanager
 def _logging_as_before() -> Iterator[None]:
     root, manager = logging.getLogger(), logging.root.manager
     before = root.level, root.handlers[:], manager.disable
