@@ -1,0 +1,143 @@
+"""Rounds that cost labels alone: the mapping is fitted to answers that were paid for once."""
+
+import copy
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reprogram import build
+from reprogram.accounting import query_plan
+from reprogram.active.learner import Floats, Learner
+from reprogram.active.plan import Queries
+from reprogram.active.round_files import Round
+from reprogram.data.base import Examples, TaskData
+from reprogram.data.pool import Pool
+from reprogram.errors import ConfigError, RunFinished
+from reprogram.evaluation.baselines import Baselines
+from reprogram.evaluation.intervals import with_intervals
+from reprogram.evaluation.predictions import Predictions
+from reprogram.mappings.base import LabelMapping
+from reprogram.records import RunDirectory
+from reprogram.runs import train
+from reprogram.sources.base import SourceModel
+from reprogram.sources.ledger import Ledger
+from reprogram.sources.remote import RemoteSource
+
+
+class MappingRounds(Learner):
+    """Asks about pool and validation once, before anything is trained; trains the program after the last round.
+
+    All rounds fit the mapping to those answers. Behind a black box they are in the ledger's store, so that the run at
+    the end has its first fit and validation, and the losses its first steps start from, for nothing; test is asked for
+    at the end alone.
+
+    Args:
+        cfg: See ``Learner``.
+        pool: See ``Learner``.
+        folder: See ``Learner``.
+        account: Of all that is asked; ``None`` in a white box.
+
+    Raises:
+        ConfigError: If the mapping is never fitted.
+    """
+
+    def __init__(self, cfg: build.Config, pool: Pool, folder: Path, account: Ledger | None) -> None:
+        super().__init__(cfg, pool, folder)
+        self.account = account
+        self._classifier = self.untrained()
+        if not self._classifier.mapping.schedule.at_start:
+            raise ConfigError(
+                "mapping: expected one that is fitted (mapping.refresh not never), since nothing else learns before "
+                "the last round"
+            )
+        self._answers: dict[str, Tensor] = {}
+
+    @property
+    def _remote(self) -> bool:
+        return isinstance(getattr(self._classifier.source, "source", None), RemoteSource)
+
+    def accessed(self, source: SourceModel) -> SourceModel:
+        """See ``Learner``."""
+        return build.accessed(self.cfg, source, self.account)
+
+    def learn(self, this: Round, before: Round | None) -> dict[str, Any]:
+        """See ``Learner``."""
+        del before  # the mapping is fitted anew
+        val = self.pool.held_out["val"]
+        answers = self._asked("val", val, "validation")
+        scores = self._fitted(this)(answers).double().softmax(dim=1).numpy()
+        predictions = Predictions("val", val.ids, val.targets.numpy(), scores, val.groups, val.attributes)
+        resamples = self.cfg["evaluation"]["num_resamples"]
+        found = with_intervals(predictions, self.pool.spec.ordinal, resamples, self.cfg["seed"])
+        return {"val": found, "test": None, "queries": None if self.account is None else self.account.total()}
+
+    def score(self, this: Round) -> Floats:
+        """See ``Learner``."""
+        scores: Floats = self._fitted(this)(self._pool_answers()).double().softmax(dim=1).numpy()
+        return scores
+
+    def features(self, kind: str) -> Floats:
+        """See ``Learner``; log-probabilities are those that were asked for already."""
+        return self._pool_answers().double().numpy() if kind == "log_probs" else super().features(kind)
+
+    def queries(self, labels: int) -> Queries | None:
+        """See ``Learner``."""
+        if self.account is None:
+            return None
+        size, budget = len(self.pool.examples), self.cfg["access"]["query_budget"]
+        primed = min(self.cfg["access"]["prime"] or labels, labels)
+        alone = size - primed
+        if budget is not None and budget <= alone:
+            raise ConfigError(
+                f"access.query_budget: expected more than {alone}, what the rest of the pool alone costs, got {budget}"
+            )
+        access = {**self.cfg["access"], "prime": primed, "query_budget": None if budget is None else budget - alone}
+        chosen = Baselines.chosen(self.cfg["evaluation"]["baselines"], True)
+        evaluation = {**self.cfg["evaluation"], "baselines": chosen}
+        data = TaskData(
+            self.pool.spec, {**self.pool.held_out, "train": self.pool.examples.subset(range(labels))}, False
+        )
+        model = self._classifier
+        estimator = build.estimator(self.cfg, model.program)
+        cfg = {**self.cfg, "access": access, "evaluation": evaluation}
+        plan = query_plan(cfg, data, estimator.queries_per_example, model.mapping.schedule, self._remote)
+        assert plan is not None
+        return Queries(alone, plan)
+
+    def finish(self, this: Round) -> Path:
+        """Trains program and mapping with all labels, on what the budget has left."""
+        directory = RunDirectory(self.folder / "run")
+        cfg = self.run_config(directory.path, this.labels_file)
+        queries = self.queries(len(this.labels() or []))
+        if queries is not None:
+            cfg["access"] = {**cfg["access"], "prime": queries.run.prime}
+            if queries.run.budget is not None:  # of which the account holds the pool already
+                cfg["trainer"] = {**cfg["trainer"], "max_steps": queries.run.steps}
+        with suppress(RunFinished):
+            train(cfg)
+        return directory.path
+
+    @torch.no_grad()
+    def _fitted(self, this: Round) -> LabelMapping:
+        labels = this.labels()
+        assert labels is not None
+        row_of = {name: row for row, name in enumerate(self.pool.examples.ids)}
+        class_of = {name: index for index, name in enumerate(self.pool.spec.class_names)}
+        rows = torch.tensor([row_of[label.id] for label in labels])
+        targets = torch.tensor([class_of[label.label] for label in labels])
+        trust = torch.tensor([label.trust for label in labels])
+        mapping = copy.deepcopy(self._classifier.mapping).cpu()
+        mapping.observe(self._pool_answers()[rows], targets, trust if bool((trust < 1).any()) else None)
+        mapping.refit()
+        return mapping.requires_grad_(False)
+
+    def _pool_answers(self) -> Tensor:
+        return self._asked("pool", self.pool.examples, "mapping")
+
+    def _asked(self, name: str, examples: Examples, purpose: str) -> Tensor:
+        if name not in self._answers:
+            self._answers[name] = self.ask(examples, self._classifier, self._classifier.source, purpose)
+        return self._answers[name]
