@@ -1,0 +1,137 @@
+"""Active learning from the config to its records, on the embedded source and scikit-learn's digits."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from reprogram import artefact
+from reprogram.active.active_learning import learn
+from reprogram.commands.launch import config_folder
+from reprogram.errors import ConfigError, RunError
+from reprogram.records import RunDirectory
+from reprogram.sources.ledger import Ledger
+
+pytest.importorskip("skactiveml")
+
+QUICK = (
+    "data=digits", "protocol.max_train=60", "protocol.max_val=30", "protocol.max_test=30", "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false", "evaluation.num_resamples=20", "evaluation.baselines=[]", "logger=none",
+    "active.fractions=[0.3,0.5]",
+)  # fmt: skip
+BLACK_BOX = ("recipe=black_box", "access.queries_per_second=1000", "data.batch_size=15", "program.resolution=4")
+
+Active = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def active(tmp_path: Path) -> Active:
+    def make(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return compose("active", [*QUICK, f"run_dir={tmp_path / 'active'}", *overrides])
+
+    return make
+
+
+def test_rounds_are_runs_of_what_is_labelled(active: Active, tmp_path: Path) -> None:
+    outcome = learn(active("active=margin"))
+    assert outcome is not None
+    assert [record["labels"] for record in outcome.records] == [18, 30]
+    for record in outcome.records:
+        run = RunDirectory(tmp_path / "active" / f"round_{record['round']}" / "run")
+        assert run.read_metrics()["data"]["sizes"] == {"train": record["labels"], "val": 30, "test": 30}
+        assert run.read_metrics()["test"] == record["test"]
+    assert outcome.run == tmp_path / "active" / "round_2" / "run"
+    assert artefact.load(outcome.run).task.num_classes == 10
+    with (outcome.folder / "curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["labels"]) for row in rows] == [18, 30]
+    assert float(rows[1]["test_accuracy"]) == outcome.records[1]["test"]["accuracy"]["value"]
+    assert (outcome.folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert learn(active("active=margin")) == outcome  # nothing is left to do
+    with pytest.raises(RunError, match="holds rounds with another active"):
+        learn(active("active=entropy"))
+
+
+def test_a_warm_start_begins_where_the_round_before_ended(active: Active, tmp_path: Path) -> None:
+    learn(active("active=random", "active.warm_start=true"))
+    second = RunDirectory(tmp_path / "active" / "round_2" / "run").read_config()
+    assert second["start_from"] == str(tmp_path / "active" / "round_1" / "run")
+    assert RunDirectory(tmp_path / "active" / "round_1" / "run").read_config()["start_from"] is None
+
+
+def test_propagated_labels_weigh_less_and_are_told_apart(active: Active, tmp_path: Path) -> None:
+    outcome = learn(active("active=propagation"))
+    assert outcome is not None
+    for record in outcome.records:
+        assert record["propagated"]["count"] > 0
+        assert 0 < record["propagated"]["accuracy"] < 1
+        metrics = RunDirectory(tmp_path / "active" / f"round_{record['round']}" / "run").read_metrics()
+        assert metrics["data"]["sizes"]["train"] == record["labels"] + record["propagated"]["count"]
+
+
+def test_behind_a_black_box_the_pool_is_paid_once(active: Active, tmp_path: Path) -> None:
+    overrides = (*BLACK_BOX, "active=margin", "access.query_budget=600")
+    assert learn(active(*overrides, "access.dry_run=true")) is None
+    assert not (tmp_path / "active").exists()
+    outcome = learn(active(*overrides))
+    assert outcome is not None
+    folder = tmp_path / "active"
+    assert [record["queries"] for record in outcome.records] == [90, 90]  # 60 of the pool and 30 of validation, once
+    assert [record["test"] for record in outcome.records] == [None, None]
+    account = Ledger(folder / "ledger.sqlite", str((folder / "run").resolve()))
+    spent = account.spent()
+    assert spent["mapping"] % 30 == 0  # fits to later programs ask anew, the first one does not
+    metrics = RunDirectory(folder / "run").read_metrics()
+    assert metrics["queries"]["total"] == sum(spent.values())
+    assert account.total() == 90 + sum(spent.values()) <= 600
+    planned = metrics["history"][0]
+    assert planned["step"] == 0
+    assert learn(active(*overrides)) == outcome
+    assert account.total() == 90 + sum(spent.values())
+
+
+def test_labels_and_queries_are_in_one_plan(active: Active, caplog) -> None:
+    caplog.set_level("INFO")
+    prices = ("access.price_per_1000=10", "active.price_per_label=2")
+    learn(active(*BLACK_BOX, *prices, "access.query_budget=600", "access.dry_run=true"))
+    text = caplog.text
+    assert "30 labels, of a pool of 60, in 2 rounds: 18, 30" in text
+    assert " queries of 600: 30 for pool alone, " in text
+    line = next(line for line in text.splitlines() if "cost " in line)
+    assert "60.00 for 30 labels" in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("active.fractions=[2]",), "active.fractions: expected rising numbers"),
+        (("active.strategy.measure=bald",), "active.strategy.measure: expected one of"),
+        (("+active.rounds=3",), "active.rounds: no such key"),
+        (("resume=runs/x",), "resume: is of one run"),
+        (("protocol.labels=x.csv",), "protocol.labels: each round has its own"),
+        ((*BLACK_BOX, "active.train=each"), "active.train: expected last behind a black box"),
+        ((*BLACK_BOX, "access.store=off"), "access.store: expected on, so that the pool is paid for once"),
+        ((*BLACK_BOX, "access.query_budget=20"), "access.query_budget: expected more than 30"),
+        ((*BLACK_BOX, "mapping=assignment"), "mapping: expected one that is fitted"),
+    ],
+)
+def test_wrong_values_are_one_message_and_make_nothing(active: Active, tmp_path: Path, overrides, message) -> None:
+    with pytest.raises((ConfigError, RunError), match=message.replace("(", r"\(")):
+        learn(active(*overrides))
+    assert not (tmp_path / "active" / "round_1").exists()
+
+
+def test_an_exact_copy_of_the_rounds_goes_on_elsewhere(active: Active, tmp_path: Path) -> None:
+    learn(active("active=margin", "active.fractions=[0.3]"))
+    (tmp_path / "active").rename(tmp_path / "moved")
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = compose("active", [*QUICK, f"run_dir={tmp_path / 'moved'}", "active=margin"])
+    outcome = learn(cfg)
+    assert outcome is not None
+    labels = json.loads((tmp_path / "moved" / "round_1" / "round.json").read_text())["labels"]
+    assert [record["labels"] for record in outcome.records] == [labels, 30]
