@@ -3,11 +3,13 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from reprogram.data.base import SPLITS, Examples, Images, Rows, Table, TaskData
+from reprogram.data.labelled import labelled
 from reprogram.data.protocols import FixedSplit, Protocol, Selection
 from reprogram.errors import DataError
 from reprogram.types import TaskSpec
@@ -15,36 +17,48 @@ from reprogram.types import TaskSpec
 log = logging.getLogger(__name__)
 
 
-def load_task(table: Table, protocol: Protocol | None = None, selection: Selection | None = None) -> TaskData:
+def load_task(
+    table: Table,
+    protocol: Protocol | None = None,
+    selection: Selection | None = None,
+    labels: str | Path | None = None,
+) -> TaskData:
     """Reads and checks the images of each split.
 
     Args:
         table: The rows.
         protocol: Who is trained on and tested; ``None``: the split of the data, completed.
         selection: How much of it; ``None``: everything, without an image in two splits.
+        labels: A file that lists the training rows which are labelled; see ``labelled``. ``None``: all are.
 
     Raises:
-        DataError: If images cannot be read, a group or an image is in two splits, or a class has no training example.
+        DataError: If images cannot be read, a group or an image is in two splits, or a class has no training example
+            (with ``labels`` that is allowed).
     """
-    protocol, selection = protocol or FixedSplit(), selection or Selection()
+    spec, splits = chosen_splits(table, protocol or FixedSplit(), selection or Selection())
+    if labels is not None:
+        splits = {**splits, "train": labelled(splits["train"], labels, table.class_names)}
+    return TaskData(spec, splits, complete=labels is None)
+
+
+def chosen_splits(table: Table, protocol: Protocol, selection: Selection) -> tuple[TaskSpec, dict[str, Examples]]:
+    """The task's facts and its splits before it is known which training rows are labelled."""
     rows = selection.choose(table, protocol.rows(table))
     splits = _examples(table, rows)
     if not table.repeats and selection.duplicates != "keep":
         splits = _without_shared_images(table, splits, drop=selection.duplicates == "drop")
     height, width = splits["train"].images.shape[2:]
-    return TaskData(
-        TaskSpec(
-            name=table.name,
-            class_names=table.class_names,
-            image_size=(height, width),
-            support=table.support,
-            ordinal=table.ordinal,
-            private=table.private,
-            licence=table.licence,
-            citation=table.citation,
-        ),
-        splits,
+    spec = TaskSpec(
+        name=table.name,
+        class_names=table.class_names,
+        image_size=(height, width),
+        support=table.support,
+        ordinal=table.ordinal,
+        private=table.private,
+        licence=table.licence,
+        citation=table.citation,
     )
+    return spec, splits
 
 
 def load_split(table: Table, split: str) -> Examples:
