@@ -16,6 +16,7 @@ from reprogram import launched, sourcing
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, Table, TaskData
+from reprogram.data.pool import Pool, load_pool
 from reprogram.data.protocols import Protocol, Selection
 from reprogram.data.task import load_task
 from reprogram.errors import ConfigError
@@ -66,6 +67,11 @@ def task_data(cfg: Config) -> TaskData:
     """The target task, loaded, split and checked."""
     who, selection = _protocol(cfg)
     return load_task(table(cfg), who, selection, cfg["protocol"].get("labels"))  # older runs have no such key
+
+
+def pool(cfg: Config) -> Pool:
+    """All training rows of the target task, labelled or not, as ``task_data`` chooses among them."""
+    return load_pool(table(cfg), *_protocol(cfg))
 
 
 def _protocol(cfg: Config) -> tuple[Protocol, Selection]:

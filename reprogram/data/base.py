@@ -185,7 +185,7 @@ class Table:
     Args:
         name: Of the task.
         class_names: K_t names; of two, the second is the positive one.
-        targets: Class of each row.
+        targets: Class of each row; -1: not labelled (yet), so that it can only be trained on, once it is.
         ids: Unique name of each row.
         read: Gives, for the rows of each split, their images and those rows that could be read. It sees all splits at
             once, because constants of an embedding come from the training rows alone.
