@@ -16,6 +16,8 @@ from reprogram import launched, sourcing
 from reprogram.checks import is_black_box
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.data.base import Examples, Table, TaskData
+from reprogram.data.pool import Pool, load_pool
+from reprogram.data.protocols import Protocol, Selection
 from reprogram.data.task import load_task
 from reprogram.errors import ConfigError
 from reprogram.estimators.base import GradientEstimator
@@ -35,7 +37,8 @@ if TYPE_CHECKING:  # what is trained needs Lightning, which takes seconds to imp
     from reprogram.training.selection import Criterion
 
 DATA_KEYS = ("batch_size", "augmentation")  # of the loaders, not of the data set
-PROTOCOL_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", "duplicates")  # of the selection
+SELECTION_KEYS = ("shots", "train_fraction", "max_train", "max_val", "max_test", "duplicates")
+PROTOCOL_KEYS = (*SELECTION_KEYS, "labels")  # not of the protocol itself
 ACCESS_KEYS = (  # of the run, not of the black box
     *("query_budget", "ledger", "price_per_1000", "queries_per_second", "prime", "validations", "spare", "dry_run"),
 )
@@ -62,13 +65,23 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> Config:
 
 def task_data(cfg: Config) -> TaskData:
     """The target task, loaded, split and checked."""
+    who, selection = _protocol(cfg)
+    return load_task(table(cfg), who, selection, cfg["protocol"].get("labels"))  # older runs have no such key
+
+
+def pool(cfg: Config) -> Pool:
+    """All training rows of the target task, labelled or not, as ``task_data`` chooses among them."""
+    return load_pool(table(cfg), *_protocol(cfg))
+
+
+def _protocol(cfg: Config) -> tuple[Protocol, Selection]:
+    """Who is trained on and tested, and how much of it is used."""
     choice = cfg.get("protocol")
     if choice is None:
         raise ConfigError("protocol: this configuration is from before data were split by a protocol; train again")
     who = call(without(choice, PROTOCOL_KEYS), "protocol")
-    amount = {key: choice[key] for key in (*PROTOCOL_KEYS, "seed")}
-    selection = call({"_target_": "reprogram.data.protocols.Selection", **amount}, "protocol")
-    return load_task(table(cfg), who, selection)
+    amount = {key: choice[key] for key in (*SELECTION_KEYS, "seed")}
+    return who, call({"_target_": "reprogram.data.protocols.Selection", **amount}, "protocol")
 
 
 def table(cfg: Config) -> Table:

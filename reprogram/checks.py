@@ -68,6 +68,9 @@ def check(cfg: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"callbacks.monitor: expected a name such as val/accuracy, got {cfg['callbacks']['monitor']!r}"
         )
+    labels = cfg["protocol"].get("labels")
+    if labels is not None and not isinstance(labels, str):
+        raise ConfigError(f"protocol.labels: expected a CSV file of id,label[,trust] or null, got {labels!r}")
     augmentation = cfg["data"]["augmentation"]
     if augmentation is not None and not isinstance(augmentation, dict):
         raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")

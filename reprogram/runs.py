@@ -59,7 +59,9 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     cfg = with_found_classes(cfg)
     shared = cfg["access"].get("ledger")
     if shared is not None and not shared.startswith(SCHEME):  # the same file from wherever the run is continued
-        cfg["access"] = {**cfg["access"], "ledger": str(Path(shared).expanduser().absolute())}
+        cfg["access"] = {**cfg["access"], "ledger": _absolute(shared)}
+    if cfg["protocol"].get("labels") is not None:  # likewise
+        cfg["protocol"] = {**cfg["protocol"], "labels": _absolute(cfg["protocol"]["labels"])}
     asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
     cfg["evaluation"] = {**cfg["evaluation"], "baselines": asked}
     pl.seed_everything(cfg["seed"], workers=True, verbose=False)
@@ -141,6 +143,10 @@ def _resumed(cfg: build.Config) -> build.Config:
     if resume is None:
         return cfg
     return {**RunDirectory(Path(resume)).read_config(), "resume": str(resume), "run_dir": str(resume)}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _run_dir(cfg: build.Config, task: str, source: str) -> str:

@@ -125,6 +125,7 @@ class TaskData:
     Args:
         spec: The task's facts.
         splits: ``train``, ``val`` and ``test``, none of them empty.
+        complete: Whether every class must have a training example; else one that has none is named in a warning too.
 
     Raises:
         DataError: If a split is missing or empty, a target has no class name, the splits' images differ in shape
@@ -133,6 +134,7 @@ class TaskData:
 
     spec: TaskSpec
     splits: dict[str, Examples]
+    complete: bool = True
 
     def __post_init__(self) -> None:
         """Refuses splits that cannot give honest numbers."""
@@ -156,7 +158,7 @@ class TaskData:
                 )
             present = set(examples.targets.tolist())
             absent = [label for index, label in enumerate(self.spec.class_names) if index not in present]
-            if absent and name == "train":
+            if absent and name == "train" and self.complete:
                 raise DataError(
                     f"{task}: expected training examples of every class, got none of {absent}; use more "
                     "(protocol.shots, max_train, train_fraction), choose another split, or name only classes that occur"
@@ -183,7 +185,7 @@ class Table:
     Args:
         name: Of the task.
         class_names: K_t names; of two, the second is the positive one.
-        targets: Class of each row.
+        targets: Class of each row; -1: not labelled (yet), so that it can only be trained on, once it is.
         ids: Unique name of each row.
         read: Gives, for the rows of each split, their images and those rows that could be read. It sees all splits at
             once, because constants of an embedding come from the training rows alone.

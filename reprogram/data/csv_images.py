@@ -4,8 +4,10 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from reprogram.data.base import Table, TargetData
-from reprogram.data.labels import name_targets, pattern_groups
+from reprogram.data.labels import name_targets, pattern_groups, where_labelled
 from reprogram.data.pixels import height_width, read_splits
 from reprogram.errors import ConfigError, DataError
 
@@ -19,7 +21,7 @@ class CsvData(TargetData):
         path: The CSV file.
         image_dir: Folder that the names in the image column are relative to.
         image_column: Column with the name of the image file.
-        label_column: Column with the class.
+        label_column: Column with the class; a cell may be empty: that row is not labelled (yet).
         split_column: Column with ``train``, ``val`` or ``test``; a missing ``val`` or ``test`` is carved out of
             ``train``. ``None``: the split is made here.
         group_column: Column with the patient, lesion or subject; ``None``: unknown, every image on its own.
@@ -93,13 +95,19 @@ class CsvData(TargetData):
         Raises:
             DataError: If the table or a column is missing, a cell is empty, or images cannot be read.
         """
-        wanted = (self.image_column, self.label_column, self.split_column, self.group_column)
+        wanted = (self.image_column, self.split_column, self.group_column)
         filled = [column for column in wanted if column is not None]
-        columns = read_columns(self.path, filled, may_be_empty=list(self.attributes.values()))
+        columns = read_columns(self.path, filled, may_be_empty=[self.label_column, *self.attributes.values()])
         ids = columns[self.image_column]
         labels = [self.label_names.get(label, label) for label in columns[self.label_column]]
         class_names = self.class_names or list(dict.fromkeys(self.label_names.values())) or None
-        targets, class_names = name_targets(labels, class_names, ids, origin=str(self.path))
+        targets, class_names = where_labelled(
+            np.array([label != "" for label in labels]),
+            lambda rows: name_targets(
+                [labels[row] for row in rows], class_names, [ids[row] for row in rows], origin=str(self.path)
+            ),
+            str(self.path),
+        )
         groups = None if self.group_column is None else columns[self.group_column]
         if self.group_pattern is not None:
             groups = pattern_groups(ids, self.group_pattern)

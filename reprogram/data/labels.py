@@ -1,7 +1,10 @@
-"""Labels as they are stored become targets 0..K_t-1 and class names, and names become groups, in one stated way."""
+"""Labels as they are stored become targets 0..K_t-1 and class names, and names become groups, in one stated way.
+
+Where data may hold rows that are not labelled (yet), the target of these is -1.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,9 +85,33 @@ def array_targets(
     if len(beyond):
         raise DataError(
             f"{origin}: expected labels 0..{len(names) - 1} for the class names {list(names)}, got {found[0]}.."
-            f"{found[-1]}, wrong in {first_ids(beyond.tolist(), ids)}; drop unlabelled rows or name every class"
+            f"{found[-1]}, wrong in {first_ids(beyond.tolist(), ids)}; drop these rows or name every class"
         )
     return name_targets([str(names[number]) for number in numbers], class_names or names, ids, origin)
+
+
+def where_labelled(
+    labelled: NDArray[np.bool_],
+    targets_of: Callable[[list[int]], tuple[NDArray[np.int64], tuple[str, ...]]],
+    origin: str = "labels",
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Targets of all rows, of those that are not labelled -1, and the class names.
+
+    Args:
+        labelled: [N].
+        targets_of: Targets and class names of some rows.
+        origin: The file, for messages.
+
+    Raises:
+        DataError: If no row is labelled and nothing else names the classes.
+    """
+    rows = np.flatnonzero(labelled)
+    found, names = targets_of(rows.tolist())
+    if len(labelled) and not names:
+        raise DataError(f"{origin}: expected class names, got none, and no row is labelled; give class_names")
+    targets = np.full(len(labelled), -1, dtype=np.int64)
+    targets[rows] = found
+    return targets, names
 
 
 def pattern_groups(ids: Sequence[str], pattern: str) -> list[str]:

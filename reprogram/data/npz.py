@@ -16,7 +16,7 @@ from reprogram.data.embedding import (
     feature_reader,
     feature_support,
 )
-from reprogram.data.labels import array_targets
+from reprogram.data.labels import array_targets, where_labelled
 from reprogram.data.npz_file import Arrays, first_key, read_npz, text_column
 from reprogram.data.pixels import stack_to_images
 from reprogram.errors import DataError
@@ -34,7 +34,8 @@ class NpzData(TargetData):
     - values, the first of: ``images`` [N, h, w] or [N, h, w, C], 8 or 16 bits or floats in [0, 1]; ``features``
       [N, F]; ``corr_int8`` [N, n (n - 1) / 2] with ``scale``, the strict upper triangle of correlation matrices; ``x``,
       features if it has two dimensions and images otherwise.
-    - labels, the first of ``labels``, ``targets``, ``y``: [N] or [N, 1], integers from 0 or names.
+    - labels, the first of ``labels``, ``targets``, ``y``: [N] or [N, 1], integers from 0 or names; -1 or an empty name:
+      not labelled (yet).
     - optional: ``class_names`` [K_t], ``split`` [N] (train, val or test), ids (``ids``, ``image_id``, or ``subject_id``
       where it is unique), groups (``groups``, ``group``, ``patient_id``, ``subject_id`` or ``lesion_id``).
     - or the layout of MedMNIST: ``{train,val,test}_images`` and ``{train,val,test}_labels``.
@@ -97,8 +98,16 @@ class NpzData(TargetData):
             raise DataError(f"{self.path}: expected arrays with one row per example, got lengths {lengths}")
         stored_names = text_column(arrays, "class_names", self.path)
         ids = text_column(arrays, id_key, self.path) or tuple(str(row) for row in range(lengths[label_key]))
-        targets, class_names = array_targets(
-            arrays[label_key], stored_names, self.class_names, ids, origin=str(self.path)
+        labels = np.atleast_1d(arrays[label_key])
+        known = np.ones(labels.shape, dtype=bool)
+        if labels.dtype.kind in "iU":
+            known = labels != ("" if labels.dtype.kind == "U" else -1)
+        targets, class_names = where_labelled(
+            known.all(axis=tuple(range(1, known.ndim))),
+            lambda rows: array_targets(
+                labels[rows], stored_names, self.class_names, [ids[row] for row in rows], origin=str(self.path)
+            ),
+            str(self.path),
         )
         groups = text_column(arrays, group_key, self.path)
         unknown = [ids[row] for row, group in enumerate(groups or ()) if group in _UNKNOWN]

@@ -1,4 +1,8 @@
-"""Who is trained on and who is tested: the given split, folds, or one site left out; and how much of it is used."""
+"""Who is trained on and who is tested: the given split, folds, or one site left out; and how much of it is used.
+
+Rows that are not labelled are ``train``: what is carved out for validation or test are labelled rows, of groups that
+are labelled throughout.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reprogram.data.base import SPLITS, Rows, Table
+from reprogram.data.labels import first_ids
 from reprogram.data.splits import limit_rows, partition
 from reprogram.errors import ConfigError, DataError
 
@@ -73,9 +78,10 @@ class KFold(Protocol):
         self.folds, self.fold, self.val_fraction, self.seed = folds, fold, val_fraction, _checked_seed(seed)
 
     def rows(self, table: Table) -> dict[str, Rows]:
-        """Cuts all rows into folds, then validation out of those that are not tested."""
+        """Cuts all labelled rows into folds, then validation out of those that are not tested."""
         shares = {str(fold): 1 / self.folds for fold in range(self.folds)}
-        test = partition(table.targets, table.groups, shares, self.seed)[str(self.fold)]
+        labelled, _ = _by_label(table, np.arange(len(table.targets)))
+        test = _parts(table, labelled, shares, self.seed)[str(self.fold)]
         return _tested(table, test, self.val_fraction, self.seed)
 
 
@@ -94,7 +100,8 @@ class LeaveOneOut(Protocol):
 
     Raises:
         ConfigError: If neither or both of value and index are given, there is no such value, or the seed is negative.
-        DataError: If the data have no such attribute, or it is the same for all rows.
+        DataError: If the data have no such attribute, it is the same for all rows, or rows of the tested value are not
+            labelled.
     """
 
     def __init__(
@@ -130,7 +137,14 @@ class LeaveOneOut(Protocol):
                 raise ConfigError(f"protocol.value: expected one of {found}, got '{value}'")
         if len(found) < 2:
             raise DataError(f"{table.name}: expected several values of {self.attribute}, got only {found}")
-        return _tested(table, np.flatnonzero(values == value), self.val_fraction, self.seed)
+        test = np.flatnonzero(values == value)
+        unknown = test[table.targets[test] < 0].tolist()
+        if unknown:
+            raise DataError(
+                f"{table.origin or table.name}: expected labelled rows of {self.attribute} '{value}', which is tested, "
+                f"got none for {first_ids(unknown, table.ids)}; label them or leave them out"
+            )
+        return _tested(table, test, self.val_fraction, self.seed)
 
 
 def attribute_of(table: Table, name: str) -> Sequence[str]:
@@ -155,8 +169,9 @@ class Selection:
     """How much of each split is used: everything, so many, a fraction, or so many of each class.
 
     Args:
-        shots: Training examples of each class (all where there are fewer); ``None``: all.
-        train_fraction: Part of the training examples, a stratified choice, in (0, 1]; ``None``: all.
+        shots: Training examples of each class (all where there are fewer), none without a label; ``None``: all.
+        train_fraction: Part of the training examples, a stratified choice, in (0, 1]; ``None``: all. Those without a
+            label count as a class of their own.
         max_train: At most so many training examples, a stratified choice; ``None``: all.
         max_val: The same for ``val``.
         max_test: The same for ``test``.
@@ -202,7 +217,8 @@ class Selection:
         chosen = {name: part[limit_rows(table.targets[part], maxima[name], self.seed)] for name, part in rows.items()}
         if self.shots is not None:
             order = np.random.default_rng(self.seed).permutation(chosen["train"])
-            classes = [order[table.targets[order] == label][: self.shots] for label in np.unique(table.targets)]
+            known = np.unique(table.targets[table.targets >= 0])
+            classes = [order[table.targets[order] == label][: self.shots] for label in known]
             chosen["train"] = np.sort(np.concatenate(classes))
         return chosen
 
@@ -214,10 +230,25 @@ def _tested(table: Table, test: Rows, val_fraction: float | None, seed: int) -> 
 
 
 def _carve(table: Table, pool: Rows, fractions: dict[str, float], seed: int) -> dict[str, Rows]:
-    """Splits off parts of a pool; the rest is ``train``."""
-    groups = None if table.groups is None else [table.groups[row] for row in pool.tolist()]
-    shares = {"train": 1.0 - sum(fractions.values()), **fractions}
-    return {name: pool[part] for name, part in partition(table.targets[pool], groups, shares, seed).items()}
+    """Splits off parts of the labelled rows of a pool; the rest is ``train``."""
+    labelled, others = _by_label(table, pool)
+    parts = _parts(table, labelled, {"train": 1.0 - sum(fractions.values()), **fractions}, seed)
+    return parts if not len(others) else {**parts, "train": np.sort(np.concatenate([parts["train"], others]))}
+
+
+def _parts(table: Table, rows: Rows, shares: dict[str, float], seed: int) -> dict[str, Rows]:
+    """Cuts rows as ``partition`` does."""
+    groups = None if table.groups is None else [table.groups[row] for row in rows.tolist()]
+    return {name: rows[part] for name, part in partition(table.targets[rows], groups, shares, seed).items()}
+
+
+def _by_label(table: Table, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows that may be tested, and those whose group holds an unlabelled one: these can only be trained on."""
+    unknown = table.targets[rows] < 0
+    if table.groups is not None and unknown.any():
+        groups = np.asarray([table.groups[row] for row in rows.tolist()], dtype=str)
+        unknown = np.isin(groups, groups[unknown])
+    return rows[~unknown], rows[unknown]
 
 
 def _checked_seed(seed: int) -> int:

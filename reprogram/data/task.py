@@ -3,11 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from reprogram.data.base import SPLITS, Examples, Images, Rows, Table, TaskData
+from reprogram.data.labelled import labelled
+from reprogram.data.labels import first_ids
 from reprogram.data.protocols import FixedSplit, Protocol, Selection
 from reprogram.errors import DataError
 from reprogram.types import TaskSpec
@@ -15,49 +18,79 @@ from reprogram.types import TaskSpec
 log = logging.getLogger(__name__)
 
 
-def load_task(table: Table, protocol: Protocol | None = None, selection: Selection | None = None) -> TaskData:
+def load_task(
+    table: Table,
+    protocol: Protocol | None = None,
+    selection: Selection | None = None,
+    labels: str | Path | None = None,
+) -> TaskData:
     """Reads and checks the images of each split.
 
     Args:
         table: The rows.
         protocol: Who is trained on and tested; ``None``: the split of the data, completed.
         selection: How much of it; ``None``: everything, without an image in two splits.
+        labels: A file that lists the training rows which are labelled; see ``labelled``. ``None``: all are.
 
     Raises:
-        DataError: If images cannot be read, a group or an image is in two splits, or a class has no training example.
+        DataError: If images cannot be read, a group or an image is in two splits, or a class has no training example,
+            or a row no label (with ``labels`` both are allowed in ``train``).
     """
     protocol, selection = protocol or FixedSplit(), selection or Selection()
+    spec, splits = chosen_splits(table, protocol, selection, labelled=labels is None)
+    if labels is not None:
+        splits = {**splits, "train": labelled(splits["train"], labels, table.class_names)}
+    return TaskData(spec, splits, complete=labels is None)
+
+
+def chosen_splits(
+    table: Table, protocol: Protocol, selection: Selection, labelled: bool
+) -> tuple[TaskSpec, dict[str, Examples]]:
+    """The task's facts, and its splits before anything says which training rows are labelled.
+
+    Args:
+        table: The rows.
+        protocol: Who is trained on and tested.
+        selection: How much of it.
+        labelled: Whether every training row must have a label; else the target of one that has none is 0 here.
+
+    Raises:
+        DataError: If images cannot be read, an image is in two splits, or a row lacks a label that it must have.
+    """
     rows = selection.choose(table, protocol.rows(table))
+    for name, part in rows.items():
+        if labelled or name != "train":
+            _refuse_unlabelled(table, part, name)
     splits = _examples(table, rows)
     if not table.repeats and selection.duplicates != "keep":
         splits = _without_shared_images(table, splits, drop=selection.duplicates == "drop")
     height, width = splits["train"].images.shape[2:]
-    return TaskData(
-        TaskSpec(
-            name=table.name,
-            class_names=table.class_names,
-            image_size=(height, width),
-            support=table.support,
-            ordinal=table.ordinal,
-            private=table.private,
-            licence=table.licence,
-            citation=table.citation,
-        ),
-        splits,
+    spec = TaskSpec(
+        name=table.name,
+        class_names=table.class_names,
+        image_size=(height, width),
+        support=table.support,
+        ordinal=table.ordinal,
+        private=table.private,
+        licence=table.licence,
+        citation=table.citation,
     )
+    return spec, splits
 
 
 def load_split(table: Table, split: str) -> Examples:
     """Reads one split of data that nothing is trained on: all rows, where they are not split.
 
     Raises:
-        DataError: If images cannot be read, there is no such split, or images are drawn relative to training rows.
+        DataError: If images cannot be read, there is no such split, a row is not labelled, or images are drawn relative
+            to training rows.
     """
     rows = np.arange(len(table.ids))
     if table.split is not None:
         rows = np.flatnonzero(np.asarray(table.split, dtype=str) == split)
         if not len(rows):
             raise DataError(f"{table.origin or table.name}: expected rows of '{split}', got {sorted(set(table.split))}")
+    _refuse_unlabelled(table, rows, split)
     return _examples(table, {split: rows})[split]
 
 
@@ -65,13 +98,29 @@ def _examples(table: Table, rows: Mapping[str, Rows]) -> dict[str, Examples]:
     return {
         name: Examples(
             images=images,
-            targets=torch.from_numpy(table.targets[kept]),
+            targets=torch.from_numpy(table.targets[kept].clip(min=0)),
             ids=tuple(table.ids[row] for row in kept),
             groups=None if table.groups is None else tuple(table.groups[row] for row in kept),
             attributes={key: tuple(values[row] for row in kept) for key, values in table.attributes.items()},
         )
         for name, (images, kept) in table.read(rows).items()
     }
+
+
+def _refuse_unlabelled(table: Table, rows: Rows, split: str) -> None:
+    unknown = rows[table.targets[rows] < 0].tolist()
+    if unknown:
+        remedies = (
+            "leave them out"
+            if split != "train"
+            else (
+                "list those that are in protocol.labels=FILE, have them labelled by reprogram-active, or leave them out"
+            )
+        )
+        raise DataError(
+            f"{table.origin or table.name}: expected a label for each of the {len(rows)} rows of '{split}', got none "
+            f"for {first_ids(unknown, table.ids)}; {remedies}"
+        )
 
 
 def _without_shared_images(table: Table, splits: dict[str, Examples], drop: bool) -> dict[str, Examples]:

@@ -1,6 +1,7 @@
 """Folders and tables of image files: pixel rules, missing and broken files."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,14 @@ def test_a_label_that_is_no_class_is_named_with_its_ids(tmp_path: Path) -> None:
         table(tmp_path, LINES, class_names=["mel"]).table()
 
 
+def test_an_empty_label_is_one_that_is_not_known_yet(tmp_path: Path) -> None:
+    found = table(tmp_path, [line.replace("nv", "") for line in LINES], class_names=["mel", "nv"]).table()
+    assert found.targets.tolist() == [-1 if "nv" in line else 0 for line in LINES]
+    none = [re.sub("nv|mel", "", line) for line in LINES]
+    with pytest.raises(DataError, match="no row is labelled; give class_names"):
+        table(tmp_path, none).table()
+
+
 def test_missing_images_of_a_table_are_counted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)7 of 12 .*i0\.png: no such file.*\.\.\.\n"):
         load_task(table(tmp_path, LINES, missing=7).table())
@@ -257,7 +266,9 @@ def test_missing_images_of_a_table_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([*LINES[:3], "i3, ,train,l3"], "1 rows have an empty cell .*: row 4"),
+        ([*LINES[:3], "i3,nv, ,l3"], "1 rows have an empty cell .*: row 4"),
+        ([*LINES[:3], "i3, ,train,l3", *LINES[4:]], r"a label .* rows of 'train', got none for 1 rows: i3; list those"),
+        ([*LINES[:11], "i11,,test,l11"], "rows of 'test', got none for 1 rows: i11; leave them out"),
         ([*LINES, "i0,nv,train,l0"], "unique ids, got i0"),
         ([*LINES[:11], "i11,nv,test,l0"], "1 groups leak.*: l0"),
         ([], "got 0 rows"),

@@ -59,9 +59,28 @@ def test_the_order_of_named_classes_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_label_out_of_range_is_named_with_its_ids(tmp_path: Path) -> None:
     names, ids = np.array(["a", "b"]), np.array([f"i{row}" for row in range(12)])
-    path = save(tmp_path, images=PIXELS, labels=LABELS - (ids == "i4"), class_names=names, ids=ids, split=SPLIT)
-    with pytest.raises(DataError, match=r"toy\.npz: expected labels 0\.\.1 .* got -1\.\.1, wrong in 1 rows: i4;"):
+    path = save(tmp_path, images=PIXELS, labels=LABELS - 2 * (ids == "i4"), class_names=names, ids=ids, split=SPLIT)
+    with pytest.raises(DataError, match=r"toy\.npz: expected labels 0\.\.1 .* got -2\.\.1, wrong in 1 rows: i4;"):
         NpzData(path).table()
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_row_without_a_label_is_trained_on_once_it_has_one(tmp_path: Path, text: bool) -> None:
+    numbers = np.where(np.arange(12) == 4, -1, LABELS)
+    labels = np.array(["bad", "good", ""])[numbers] if text else numbers
+    path = save(tmp_path, images=PIXELS, labels=labels, split=SPLIT)
+    table = NpzData(path).table()
+    assert table.targets.tolist() == numbers.tolist()
+    assert table.class_names == (("bad", "good") if text else ("0", "1"))
+    with pytest.raises(DataError, match=r"the 6 rows of 'train', got none for 1 rows: 4; list those .*labels=FILE"):
+        load_task(table)
+    (tmp_path / "labels.csv").write_text(f"id,label\n4,{table.class_names[1]}\n0,{table.class_names[0]}\n")
+    data = load_task(table, labels=tmp_path / "labels.csv")
+    assert data.splits["train"].targets.tolist() == [0, 1]
+    none = save(tmp_path, images=PIXELS, labels=np.full(12, -1), split=SPLIT)
+    assert NpzData(none, class_names=["bad", "good"]).table().class_names == ("bad", "good")
+    with pytest.raises(DataError, match="no row is labelled; give class_names"):
+        NpzData(none).table()
 
 
 def test_gray_images_with_text_labels_and_no_split(tmp_path: Path) -> None:
