@@ -56,7 +56,8 @@ LAYERS: dict[str, set[str]] = {
     "sweeps": GROUND | {"evaluation", "instantiation", "sources"},
     "reports": GROUND | {"evaluation", "checks", "records"},
     "serving": BELOW_COMMANDS,
-    "commands": BELOW_COMMANDS | {"reports", "serving", "sweeps"},
+    "active": BELOW_COMMANDS,
+    "commands": BELOW_COMMANDS | {"active", "reports", "serving", "sweeps"},
     "__init__": BELOW_COMMANDS,
 }
 HYDRA_ROOMS = {"build", "runs", "commands"}
