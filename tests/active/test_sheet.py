@@ -50,7 +50,7 @@ def test_a_sheet_that_is_there_is_never_replaced(tmp_path) -> None:
         write_sheet(path, IDS)
     assert path.read_text() == "a person's work"
     assert [entry.name for entry in tmp_path.iterdir()] == ["sheet.csv"]
-    with pytest.raises(DataError, match="move it away"):
+    with pytest.raises(DataError, match="choose a folder to write to"):
         write_sheet(path / "below" / "sheet.csv", IDS)
 
 
