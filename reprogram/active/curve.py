@@ -48,7 +48,7 @@ def lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _brief(metrics: Mapping[str, Any] | None, width: int) -> str:
-    return _number(metrics and metrics["accuracy"]["value"], width)
+    return _number(None if metrics is None else metrics["accuracy"]["value"], width)
 
 
 def _number(value: float | None, width: int) -> str:

@@ -51,7 +51,8 @@ def from_person(this: Round, pool: Pool, row_of: Mapping[str, int], partial: boo
     sheet, page = this.path / "sheet.csv", this.path / "page.html"
     if not page.is_file():
         examples = pool.examples.subset([row_of[name] for name in ids])
-        write_page(page, ids, examples.images, pool.spec.class_names, title=f"{pool.spec.name}, round {this.number}")
+        title, facts = f"{pool.spec.name}, round {this.number}", {"licence": pool.spec.licence}
+        write_page(page, ids, examples.images[:], pool.spec.class_names, title, facts, examples.groups)
     where = f"fill {sheet} (the images are in {page}), then the same command goes on"
     if not sheet.is_file():
         write_sheet(sheet, ids)

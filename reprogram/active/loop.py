@@ -74,7 +74,7 @@ class Rounds:
 
     def ended(self) -> list[dict[str, Any]]:
         """Records of the rounds that have ended."""
-        records = []
+        records: list[dict[str, Any]] = []
         while (record := self.round(len(records) + 1).record()) is not None:
             records.append(record)
         return records
@@ -98,7 +98,8 @@ class Rounds:
         seed = int(np.random.SeedSequence((self.seed, this.number)).generate_state(1)[0])
         if this.chosen() is None:
             missing = count - len(labels)
-            rows = self.strategy.choose(self._seen(labels, skipped, before), missing, seed) if missing > 0 else []
+            seen = self._seen(labels, skipped, before)
+            rows = self.strategy.choose(seen, max(0, missing), seed).tolist()
             this.choose([self.pool.examples.ids[row] for row in rows])
             log.info(
                 "round %-2d %d examples chosen of %d", this.number, len(rows), len(self.pool.examples) - len(labels)
@@ -111,8 +112,8 @@ class Rounds:
         found = self.strategy.propagate(self._seen(labels, skipped, before), seed)
         if found is not None:
             names, ids = self.pool.spec.class_names, self.pool.examples.ids
-            rows = zip(found.rows, found.labels, found.trust.tolist(), strict=True)
-            labels += [Label(ids[row], names[one], trust, PROPAGATED, this.number) for row, one, trust in rows]
+            passed_on = zip(found.rows, found.labels, found.trust.tolist(), strict=True)
+            labels += [Label(ids[row], names[one], trust, PROPAGATED, this.number) for row, one, trust in passed_on]
         this.label(labels, skipped)
 
     def _ask(self, this: Round, row_of: Mapping[str, int]) -> Given:

@@ -66,7 +66,7 @@ class Round:
     def labels(self) -> list[Label] | None:
         """All labels at the end of the round, those propagated included; ``None``: they are not there yet."""
         rows = read_rows(self.labels_file, Label._fields)
-        return rows and [Label(row[0], row[1], float(row[2]), row[3], int(row[4])) for row in rows]
+        return None if rows is None else [Label(row[0], row[1], float(row[2]), row[3], int(row[4])) for row in rows]
 
     def label(self, labels: Iterable[Label], skipped: Sequence[str] = ()) -> None:
         """Writes them; from here on the sheet is not read again."""
@@ -89,7 +89,7 @@ class Round:
 
     def _ids(self, name: str) -> list[str] | None:
         rows = read_rows(self.path / name, ("id",))
-        return rows and [row[0] for row in rows]
+        return None if rows is None else [row[0] for row in rows]
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:

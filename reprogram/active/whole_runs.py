@@ -60,7 +60,7 @@ class WholeRuns(Learner):
             try:
                 result = train(cfg)
             except RunFinished as finished:
-                return finished.metrics
+                return dict(finished.metrics)
             if result is None:
                 raise ConfigError("trainer: expected one process, or several that reprogram-active starts itself")
             return result.metrics

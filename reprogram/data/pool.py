@@ -19,6 +19,7 @@ class Pool:
         spec: The task's facts.
         examples: The rows; the target of one that is not labelled is 0.
         known: Class of each row as the data have it, -1 where they have none.
+        held_out: ``val`` and ``test``.
 
     Shapes:
         known: [N] int64.
@@ -27,6 +28,7 @@ class Pool:
     spec: TaskSpec
     examples: Examples
     known: NDArray[np.int64]
+    held_out: dict[str, Examples]
 
 
 def load_pool(table: Table, protocol: Protocol | None = None, selection: Selection | None = None) -> Pool:
@@ -43,4 +45,4 @@ def load_pool(table: Table, protocol: Protocol | None = None, selection: Selecti
     spec, splits = chosen_splits(table, protocol or FixedSplit(), selection or Selection(), labelled=False)
     target_of = dict(zip(table.ids, table.targets.tolist(), strict=True))
     known = np.array([target_of[name] for name in splits["train"].ids], dtype=np.int64)
-    return Pool(spec, splits["train"], known)
+    return Pool(spec, splits.pop("train"), known, splits)

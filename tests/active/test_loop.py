@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from reprogram.active.active_learning import claim
 from reprogram.active.clusters import ClusterRepresentatives
 from reprogram.active.labellers import Waiting
 from reprogram.active.learner import Learner
-from reprogram.active.loop import Rounds
+from reprogram.active.loop import Rounds, claim
 from reprogram.active.options import Options
 from reprogram.active.round_files import Round
 from reprogram.active.strategies import RandomChoice, Strategy, Uncertainty
@@ -79,7 +78,8 @@ def test_the_data_give_labels_round_by_round(tmp_path: Path) -> None:
     assert [record["labels"] for record in records] == [4, 10]
     assert [record["fraction"] for record in records] == [0.2, 0.5]
     first, second = (going.round(number).labels() for number in (1, 2))
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert second[:4] == first  # what was labelled stays
     for one in second:
         assert one.label == NAMES[int(one.id.split()[1]) % 2]
@@ -186,7 +186,7 @@ def test_labels_that_are_there_are_begun_with(tmp_path: Path) -> None:
 
 
 def test_data_without_labels_need_a_person(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="set active.labels=person"):
+    with pytest.raises(DataError, match=r"set active.labels=person"):
         rounds(tmp_path, make_pool(np.full(N, -1))).go()
 
 
