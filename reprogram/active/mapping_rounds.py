@@ -31,8 +31,8 @@ class MappingRounds(Learner):
     """Asks about pool and validation once, before anything is trained; trains the program after the last round.
 
     All rounds fit the mapping to those answers. Behind a black box they are in the ledger's store, so that the run at
-    the end has its first fit and validation, and the losses its first steps start from, for nothing; test is asked for
-    at the end alone.
+    the end has its first fit and validation, and the losses that its first steps start from, for nothing; test is asked
+    for at the end alone.
 
     Args:
         cfg: See ``Learner``.

@@ -85,14 +85,20 @@ def test_behind_a_black_box_the_pool_is_paid_once(active: Active, tmp_path: Path
     assert [record["test"] for record in outcome.records] == [None, None]
     account = Ledger(folder / "ledger.sqlite", str((folder / "run").resolve()))
     spent = account.spent()
-    assert spent["mapping"] % 30 == 0  # fits to later programs ask anew, the first one does not
     metrics = RunDirectory(folder / "run").read_metrics()
+    assert metrics["history"][0]["queries"] == 0  # the first fit was paid for with the pool
     assert metrics["queries"]["total"] == sum(spent.values())
     assert account.total() == 90 + sum(spent.values()) <= 600
-    planned = metrics["history"][0]
-    assert planned["step"] == 0
     assert learn(active(*overrides)) == outcome
     assert account.total() == 90 + sum(spent.values())
+
+
+def test_the_losses_that_steps_start_from_are_paid_for(active: Active, tmp_path: Path) -> None:
+    one_sided = ("estimator=one_sided", "estimator.num_directions=1", "estimator.smoothing=1")
+    outcome = learn(active(*BLACK_BOX, *one_sided, "active=random", "access.query_budget=600"))
+    assert outcome is not None
+    asked = RunDirectory(tmp_path / "active" / "run").read_metrics()["queries"]["train"]
+    assert asked == 2 * 15  # two steps of 15: the other half, at the program of the moment, the fits have asked for
 
 
 def test_labels_and_queries_are_in_one_plan(active: Active, caplog) -> None:
