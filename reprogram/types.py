@@ -86,14 +86,18 @@ class Batch(NamedTuple):
         images: [B, C, h, w], C = 1 or 3; uint8 as stored, or float32 in [0, 1] with C = 3 once on the device.
         targets: [B] int64 in 0..K_t-1.
         weights: [B] float32 such that the sum over all processes of ``weights * losses``, divided by the number of
-            processes, is the mean loss of the global batch; 0 marks an example that only fills an empty share.
+            processes, is the mean loss of the global batch; 0 marks an example that only fills an empty share. Where
+            labels are trusted to different degrees, each example's loss counts times trust / mean trust of the split:
+            as class weights, these have mean 1 over the training set.
         indices: [B] int64, row of each example in its split: the same whatever the number of processes.
+        trust: [B] float32 in (0, 1], how far each target is trusted; ``None``: all fully.
     """
 
     images: Tensor
     targets: Tensor
     weights: Tensor
     indices: Tensor
+    trust: Tensor | None = None
 
 
 class StepLoss(NamedTuple):

@@ -62,14 +62,17 @@ class Examples:
         groups: Patient, lesion or subject of each image, never shared by two splits; ``None``: not known.
         attributes: What else is known of each image (site, sex, age, ...) as text, empty where unknown; metrics are
             reported by it.
+        trust: How far each target is trusted, in (0, 1]: what an example weighs wherever a target is learned from;
+            ``None``: all fully.
 
     Shapes:
         images: [N, C, h, w] uint8, C = 1 or 3.
         targets: [N] int64.
+        trust: [N] float32.
 
     Raises:
         ShapeError: If a shape or dtype is another one, or the lengths differ.
-        DataError: If an id occurs twice or a target is negative.
+        DataError: If an id occurs twice, a target is negative, or a trust is out of range.
     """
 
     images: Images
@@ -77,6 +80,7 @@ class Examples:
     ids: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trust: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuses images, targets, ids and groups that do not belong together."""
@@ -98,10 +102,25 @@ class Examples:
             raise DataError(f"Examples: expected unique ids, got {_first(repeated)} more than once; drop or rename")
         if len(self.targets) and int(self.targets.min()) < 0:
             raise DataError(f"Examples: expected targets >= 0, got {int(self.targets.min())}; drop unlabelled rows")
+        if self.trust is None:
+            return
+        if self.trust.dtype != torch.float32 or self.trust.shape != self.targets.shape:
+            raise ShapeError(
+                f"Examples: expected trust float32 [{len(self.images)}], "
+                f"got {self.trust.dtype} {list(self.trust.shape)}"
+            )
+        if not bool(((self.trust > 0) & (self.trust <= 1)).all()):
+            raise DataError(
+                f"Examples: expected trust in (0, 1], got {float(self.trust.min()):g} to {float(self.trust.max()):g}"
+            )
 
     def __len__(self) -> int:
         """N."""
         return len(self.ids)
+
+    def weights(self) -> NDArray[np.float64] | None:
+        """Trust as an array [N]; ``None``: all fully."""
+        return None if self.trust is None else self.trust.double().numpy()
 
     def subset(self, indices: Sequence[int] | NDArray[Any] | Tensor) -> "Examples":
         """The examples at these rows, in this order (row numbers, not a mask)."""
@@ -115,6 +134,7 @@ class Examples:
             ids=_pick(self.ids, rows.tolist()),
             groups=None if self.groups is None else _pick(self.groups, rows.tolist()),
             attributes={name: _pick(values, rows.tolist()) for name, values in self.attributes.items()},
+            trust=None if self.trust is None else self.trust[rows],
         )
 
 

@@ -3,8 +3,10 @@
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from reprogram.data.base import Examples
@@ -45,13 +47,11 @@ def labelled(train: Examples, path: str | Path, class_names: Sequence[str]) -> E
     listed = {row_of[name]: at for at, name in enumerate(ids)}
     rows = sorted(listed)
     order = [listed[row] for row in rows]
-    part = train.subset(rows)
-    return Examples(
-        images=part.images,
+    trust = torch.tensor([trusts[at] for at in order], dtype=torch.float32)
+    return replace(
+        train.subset(rows),
         targets=torch.tensor([index_of[labels[at]] for at in order], dtype=torch.int64),
-        ids=part.ids,
-        groups=part.groups,
-        attributes=part.attributes,
+        trust=trust if bool((trust < 1).any()) else None,
     )
 
 
@@ -83,7 +83,7 @@ def _trust(text: str) -> float | None:
         trust = float(text) if text.strip() else 1.0
     except ValueError:
         return None
-    return trust if 0 < trust <= 1 else None
+    return trust if np.float32(trust) > 0 and trust <= 1 else None
 
 
 def _refuse(

@@ -78,7 +78,10 @@ class BatchLoader:
                 self._position = position + 1
                 indices = rows[part]
                 weights = torch.full((len(indices),), weight, dtype=torch.float32, device=self.device)
-                yield Batch(pixels, home.targets[indices], weights, indices)
+                if home.weights is not None:
+                    weights = weights * home.weights[indices]
+                trust = None if home.trust is None else home.trust[indices]
+                yield Batch(pixels, home.targets[indices], weights, indices, trust)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order; a new epoch starts at its first batch."""

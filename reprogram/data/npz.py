@@ -99,11 +99,12 @@ class NpzData(TargetData):
         stored_names = text_column(arrays, "class_names", self.path)
         ids = text_column(arrays, id_key, self.path) or tuple(str(row) for row in range(lengths[label_key]))
         labels = np.atleast_1d(arrays[label_key])
-        known = np.ones(labels.shape, dtype=bool)
-        if labels.dtype.kind in "iU":
-            known = labels != ("" if labels.dtype.kind == "U" else -1)
+        none = {"U": "", "i": -1}.get(labels.dtype.kind)
+        known = np.ones(len(ids), dtype=bool)
+        if none is not None:
+            known = np.asarray((labels != none).all(axis=tuple(range(1, labels.ndim))))
         targets, class_names = where_labelled(
-            known.all(axis=tuple(range(1, known.ndim))),
+            known,
             lambda rows: array_targets(
                 labels[rows], stored_names, self.class_names, [ids[row] for row in rows], origin=str(self.path)
             ),

@@ -29,12 +29,21 @@ class Residence(ABC):
         examples: The split.
         device: Where its batches are.
         targets: [N] int64 on the device.
+        trust: [N] float32 there, or ``None``; see ``Examples``.
+        weights: [N] float32 there, trust / mean trust of the split, or ``None``.
     """
+
+    trust: Tensor | None
+    weights: Tensor | None
 
     def __init__(self, examples: Examples, device: torch.device) -> None:
         self.examples, self.device = examples, device
         with torch.inference_mode(False):  # what is kept must be good for training too
             self.targets = on_device(examples.targets, device)
+            self.trust = self.weights = None
+            if examples.trust is not None:
+                relative = (examples.trust.double() / examples.trust.double().mean()).float()
+                self.trust, self.weights = on_device(examples.trust, device), on_device(relative, device)
 
     @abstractmethod
     def images(self, order: Tensor, rows: Tensor, shares: Iterable[slice]) -> Generator[Tensor, None, None]:

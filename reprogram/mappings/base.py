@@ -68,8 +68,13 @@ class LabelMapping(nn.Module, ABC):
     def forward(self, log_probs: Tensor) -> Tensor:
         """Scores target classes: [B, K_s] log-probabilities -> [B, K_t] real log-scores, larger is likelier."""
 
-    def observe(self, log_probs: Tensor, targets: Tensor) -> None:
-        """Takes note of responses already paid for: [B, K_s] detached log-probabilities, [B] targets."""
+    def observe(self, log_probs: Tensor, targets: Tensor, trust: Tensor | None = None) -> None:
+        """Takes note of responses already paid for.
+
+        Shapes:
+            log_probs: [B, K_s], detached; targets: [B]; trust: [B] in (0, 1], how far each target is trusted, ``None``:
+                all fully.
+        """
 
     def collect(self) -> None:
         """Moves what all processes observed to the first one."""

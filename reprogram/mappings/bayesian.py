@@ -96,7 +96,7 @@ class BayesianMapping(ResponseStatistics, LabelMapping):
         found = self.use_up()
         if found is not None:
             counts, mass = found
-            weight, seen = bayesian_weight(counts.double() if self.top is None else mass, self.laplace)
+            weight, seen = bayesian_weight(counts if self.top is None else mass, self.laplace)
             self.weight.copy_(weight)
             self.bias.copy_(UNSEEN * ~seen)
 

@@ -80,7 +80,7 @@ def greedy_assignment(counts: Tensor, mass: Tensor, per_class: int) -> Tensor:
     """Takes the largest entries first; a source class is taken once, a target class takes ``per_class``.
 
     Shapes:
-        counts: [K_s, K_t] how often source class s was predicted for an example of target class t.
+        counts: [K_s, K_t] float64, how often source class s was predicted for an example of target class t.
         mass: [K_s, K_t] sum of the probabilities, decides between equal counts.
         -> [K_t, per_class] source indices, the most frequent first.
     """
@@ -105,7 +105,8 @@ def greedy_assignment(counts: Tensor, mass: Tensor, per_class: int) -> Tensor:
 def optimal_assignment(counts: Tensor, mass: Tensor, per_class: int) -> Tensor:
     """Finds the assignment with the largest sum of counts, and among those the one with the largest sum of mass.
 
-    With a decay counts are no whole numbers: there mass decides between sums that differ by less than one as well.
+    With a decay, or targets not trusted fully, counts are no whole numbers: there mass decides between sums that differ
+    by less than one as well.
 
     Shapes:
         As of ``greedy_assignment``.
@@ -113,7 +114,7 @@ def optimal_assignment(counts: Tensor, mass: Tensor, per_class: int) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     # no assignment has more mass than there are examples: all of it weighs less than one count
-    value = counts.double() + mass / (counts.sum() + 1)
+    value = counts + mass / (counts.sum() + 1)
     copies = value.repeat_interleave(per_class, dim=1)  # the m places of a target class side by side
     sources, places = linear_sum_assignment(copies.cpu().numpy(), maximize=True)
     by_place = torch.empty(len(places), dtype=torch.int64)

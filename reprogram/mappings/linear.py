@@ -47,23 +47,24 @@ class LinearMapping(LabelMapping):
         start = torch.randn(target_classes, source_classes, generator=torch.Generator().manual_seed(seed))
         self.weight = nn.Parameter(0.01 * start / source_classes**0.5, requires_grad=learn)
         self.bias = nn.Parameter(torch.zeros(target_classes), requires_grad=learn)
-        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
         self._strength: float | None = None  # of the penalty: chosen by the first fit, for all
 
     def forward(self, log_probs: Tensor) -> Tensor:
         """See the class."""
         return nn.functional.linear(log_probs, self.weight, self.bias)
 
-    def observe(self, log_probs: Tensor, targets: Tensor) -> None:
-        """Keeps the responses until the next fit."""
-        self._rows.append((log_probs.float(), targets))  # where they are: nothing waits for them before the fit
+    def observe(self, log_probs: Tensor, targets: Tensor, trust: Tensor | None = None) -> None:
+        """Keeps the responses until the next fit, which each example enters with the weight of its trust."""
+        trust = torch.ones_like(targets, dtype=torch.float32) if trust is None else trust
+        self._rows.append((log_probs.float(), targets, trust))  # where they are: nothing waits for them before the fit
 
     def collect(self) -> None:
         """Gathers the responses of all processes on the first."""
         rows = concatenate_over_processes(self._responses())
         self.reset()
         if rows is not None:
-            self._rows = [(rows["log_probs"], rows["targets"])]
+            self._rows = [(rows["log_probs"], rows["targets"], rows["trust"])]
 
     def reset(self) -> None:
         """Forgets all responses."""
@@ -77,9 +78,13 @@ class LinearMapping(LabelMapping):
         self.reset()
         if len(rows["targets"]):
             # an order that the number of processes cannot change: it decides the folds
-            order = np.lexsort((rows["log_probs"][:, 0].numpy(), rows["targets"].numpy()))
-            features, targets = rows["log_probs"].double().numpy()[order], rows["targets"].numpy()[order]
-            fit = fit_logistic(features, targets, len(self.bias), seed=self.seed, strength=self._strength)
+            keys = (rows["trust"].numpy(), rows["log_probs"][:, 0].numpy(), rows["targets"].numpy())
+            order = np.lexsort(keys)
+            features, targets = rows["log_probs"].double().numpy()[order], keys[-1][order]
+            trust = rows["trust"].double().numpy()[order] if bool((rows["trust"] < 1).any()) else None
+            fit = fit_logistic(
+                features, targets, len(self.bias), seed=self.seed, strength=self._strength, weights=trust
+            )
             self._strength = fit.strength
             self.weight.copy_(torch.from_numpy(fit.weight))
             self.bias.copy_(torch.from_numpy(fit.bias))
@@ -93,13 +98,14 @@ class LinearMapping(LabelMapping):
 
     def set_extra_state(self, state: Any) -> None:
         """Takes back what ``get_extra_state`` gave."""
-        self._rows, self._strength = [(state["log_probs"], state["targets"])], state["strength"]
+        trust = state.get("trust", torch.ones(len(state["targets"])))  # a state of before there was one
+        self._rows, self._strength = [(state["log_probs"], state["targets"], trust)], state["strength"]
 
     def _responses(self) -> dict[str, Tensor]:
         if not self._rows:
-            return {"log_probs": torch.empty(0, self.weight.shape[1]), "targets": torch.empty(0).long()}
-        log_probs, targets = zip(*self._rows, strict=True)
+            empty = torch.empty(0)
+            return {"log_probs": torch.empty(0, self.weight.shape[1]), "targets": empty.long(), "trust": empty}
+        names, columns = ("log_probs", "targets", "trust"), zip(*self._rows, strict=True)
         return {  # some may come from a checkpoint
-            "log_probs": torch.cat([rows.cpu() for rows in log_probs]),
-            "targets": torch.cat([rows.cpu() for rows in targets]),
+            name: torch.cat([rows.cpu() for rows in column]) for name, column in zip(names, columns, strict=True)
         }

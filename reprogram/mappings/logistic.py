@@ -29,6 +29,7 @@ def fit_logistic(
     seed: int = 0,
     strength: float | None = None,
     per_feature: bool = True,
+    weights: NDArray[np.float64] | None = None,
 ) -> LogisticFit:
     """Fits multinomial logistic regression with an L2 penalty chosen by stratified cross-validation.
 
@@ -46,6 +47,8 @@ def fit_logistic(
         per_feature: Whether each feature is brought to unit variance; ``False``: one divisor brings them there on
             average, for features of one unit such as pixels. Where these are more than examples, they are rotated into
             the space of the examples, which changes nothing but the time.
+        weights: [N] of the examples in the loss, and in the score of a fold, > 0; ``None``: all 1. Mean and variance of
+            the features are those of all examples alike.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
@@ -81,9 +84,9 @@ def fit_logistic(
                     refit=False,
                     use_legacy_attributes=False,
                 )
-                strength = float(search.fit(standardised.astype(np.float32), targets).C_)
+                strength = float(search.fit(standardised.astype(np.float32), targets, sample_weight=weights).C_)
             strength = FEW if strength is None else strength
-            model = LogisticRegression(C=strength, max_iter=300).fit(standardised, targets)
+            model = LogisticRegression(C=strength, max_iter=300).fit(standardised, targets, sample_weight=weights)
         coefficients, intercepts = model.coef_, model.intercept_
         if len(present) == 2:  # scikit-learn gives one row, of the second class
             coefficients = np.concatenate([-coefficients, coefficients]) / 2

@@ -18,9 +18,10 @@ class ResponseStatistics(nn.Module):
     process alone, so that nothing is counted twice.
 
     Attributes:
-        counts: [K_s, K_t] how often source class s was the likeliest for an example of target class t; whole numbers,
-            so int64, without a decay, float64 with one.
-        mass: [K_s, K_t] float64 sum of the probabilities of source class s over the examples of target class t.
+        counts: [K_s, K_t] float64, how often source class s was the likeliest for an example of target class t: whole
+            numbers, unless there is a decay or targets are not trusted fully; such an example adds its trust.
+        mass: [K_s, K_t] float64 sum of the probabilities of source class s, times trust, over the examples of target
+            class t.
 
     Args:
         source_classes: K_s.
@@ -41,22 +42,25 @@ class ResponseStatistics(nn.Module):
         if not 0 <= decay < 1:
             raise ConfigError(f"mapping.decay: expected a number in [0, 1), got {decay}")
         self.decay, self.top = decay, None if top is None else min(top, source_classes)
-        shape, kind = (source_classes, target_classes), torch.float64 if decay else torch.int64
-        self.register_buffer("counts", torch.zeros(shape, dtype=kind))
+        shape = (source_classes, target_classes)
+        self.register_buffer("counts", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("mass", torch.zeros(shape, dtype=torch.float64))
         if decay:  # examples since the last refit, which the sums cannot tell any more
             self.register_buffer("fresh", torch.tensor(0))
 
-    def observe(self, log_probs: Tensor, targets: Tensor) -> None:
+    def observe(self, log_probs: Tensor, targets: Tensor, trust: Tensor | None = None) -> None:
         """Counts the likeliest source class of each example, and adds up its probabilities.
 
         Shapes:
-            log_probs: [B, K_s]; targets: [B] in 0..K_t-1.
+            log_probs: [B, K_s]; targets: [B] in 0..K_t-1; trust: [B] in (0, 1], ``None``: all 1.
         """
+        weights = (torch.ones_like(targets) if trust is None else trust).double()
         pairs = log_probs.argmax(dim=1) * self.counts.shape[1] + targets
-        new = torch.zeros(self.counts.numel(), dtype=torch.int64, device=pairs.device)  # bincount would wait for CUDA
-        self.counts += new.index_add_(0, pairs, torch.ones_like(pairs)).view_as(self.counts)
+        new = torch.zeros(self.counts.numel(), dtype=torch.float64, device=pairs.device)  # bincount would wait for CUDA
+        self.counts += new.index_add_(0, pairs, weights).view_as(self.counts)
         probabilities = log_probs.to(torch.float64, copy=True).exp_()
+        if trust is not None:
+            probabilities *= weights[:, None]
         if self.top is None:
             self.mass.index_add_(1, targets, probabilities.T)
         else:

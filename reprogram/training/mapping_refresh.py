@@ -21,7 +21,8 @@ def observe_once(
         for batch in loader:
             log_probs: Tensor = classifier.source(classifier.compose(to_float(batch.images)))
             rows = real_rows(batch)
-            mapping.observe(log_probs[rows], batch.targets[rows])
+            trust = None if batch.trust is None else batch.trust[rows]
+            mapping.observe(log_probs[rows], batch.targets[rows], trust)
             scored += len(batch.images)
     return scored
 

@@ -92,7 +92,8 @@ class ReprogrammingModule(pl.LightningModule):
             self.sums += torch.stack([step.losses * real, correct * real, real]).double().sum(dim=1)
             if self.classifier.mapping.schedule.observes_training:
                 rows = real_rows(batch)
-                self.classifier.mapping.observe(step.log_probs[rows], batch.targets[rows])
+                trust = None if batch.trust is None else batch.trust[rows]
+                self.classifier.mapping.observe(step.log_probs[rows], batch.targets[rows], trust)
         self.queries["train"] += len(batch.targets) * self.estimator.queries_per_example
         if self.regularizer is None:
             return step.surrogate

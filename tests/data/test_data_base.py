@@ -1,6 +1,7 @@
 """The checks no data set escapes."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,8 @@ def test_subset_keeps_rows_together_in_the_asked_order() -> None:
     assert part.targets.tolist() == [1, 0]
     assert part.images[:, 0, 0, 0].tolist() == [3, 0]
     assert len(part.subset([])) == 0
+    assert part.trust is None
+    assert part.weights() is None
     with pytest.raises(ShapeError, match="mask"):
         part.subset(torch.tensor([True, False]))
 
@@ -57,6 +60,23 @@ def test_images_of_another_kind_are_refused(images: torch.Tensor) -> None:
 def test_columns_that_do_not_fit_are_refused(targets, ids, groups, error, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=message):
         Examples(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), targets, ids, groups)
+
+
+def test_trust_goes_with_its_example_and_is_a_number_in_0_1() -> None:
+    four = examples("a", [0, 1, 0, 1])
+    trusted = replace(four, trust=torch.tensor([0.25, 1.0, 0.5, 0.75]))
+    part = trusted.subset([3, 0])
+    assert part.trust is not None
+    assert part.trust.tolist() == [0.75, 0.25]
+    weights = trusted.weights()
+    assert weights is not None
+    assert weights.tolist() == [0.25, 1.0, 0.5, 0.75]
+    for wrong in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(DataError, match=r"trust in \(0, 1\], got"):
+            replace(four, trust=torch.tensor([wrong, 1.0, 1.0, 1.0]))
+    for other in (torch.ones(3), torch.ones(4).double()):
+        with pytest.raises(ShapeError, match=r"trust float32 \[4\], got"):
+            replace(four, trust=other)
 
 
 def test_a_leaking_group_is_named() -> None:

@@ -1,5 +1,7 @@
 """Order, shares, exact means and exact resume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,26 @@ def test_the_weighted_sum_over_processes_is_the_global_mean(world_size: int, cou
         real = [row for part in shares for row in part[step].indices[part[step].weights > 0].tolist()]
         assert sorted(real) == sorted(batch.indices.tolist())
         assert all(len(part[step].indices) >= 1 for part in shares)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_trust_weighs_the_losses_with_mean_one_over_the_split(world_size: int) -> None:
+    trust = torch.tensor([0.25, 1.0, 0.5, 1.0, 0.75]).repeat(3)[:13]
+    data = replace(examples(13), trust=trust)
+    relative = trust.double() / trust.double().mean()
+    losses = torch.rand(13, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = [
+        list(BatchLoader(data, 4, shuffle=True, seed=1, rank=rank, world_size=world_size)) for rank in range(world_size)
+    ]
+    for parts, plain in zip(zip(*shares, strict=True), BatchLoader(examples(13), 4, True, 1), strict=True):
+        averaged = sum((part.weights.double() * losses[part.indices]).sum() for part in parts) / world_size
+        expected = (relative * losses)[plain.indices].mean()
+        assert averaged == pytest.approx(expected.item(), rel=1e-6)
+        assert all(torch.equal(part.trust, trust[part.indices]) for part in parts)
+        assert plain.trust is None
+    whole = next(iter(BatchLoader(data, 13, shuffle=False, seed=0)))
+    assert whole.weights.sum().item() == pytest.approx(1, abs=1e-6)
+    assert (*shares[-1][-1].weights.shape, len(shares[-1][-1].indices)) == (1, 1)
 
 
 @pytest.mark.parametrize(("last", "real"), [(9, 3), (3, 1), (2, 0)])

@@ -77,6 +77,16 @@ def test_a_class_without_a_label_is_told_and_not_refused(tmp_path: Path, caplog:
         load_task(table(targets=np.array([1] * 6 + [0, 1] * 3)))
 
 
+def test_trust_comes_along_where_something_is_not_trusted_fully(tmp_path: Path) -> None:
+    path = file(tmp_path, "id,label,trust", "i4,no,0.5", "i1,no,", "i0,yes,1")
+    part = labelled(train(), path, NAMES)
+    assert part.ids == ("i0", "i1", "i4")
+    assert part.trust is not None
+    assert part.trust.tolist() == [1.0, 1.0, 0.5]
+    assert labelled(train(), file(tmp_path, "id,label,trust", "i4,no,1", "i1,no,"), NAMES).trust is None
+    assert labelled(train(), file(tmp_path, "id,label", "i4,no"), NAMES).trust is None
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -1,5 +1,7 @@
 """Baselines and scoring on a task so small that every number can be worked out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,29 @@ def test_mapping_only_with_a_linear_mapping_is_its_convex_fit(data: TaskData) ->
     expected = fresh(responses(model, data.splits["val"])).softmax(1).detach()
     np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-4)
     assert torch.equal(model.mapping.weight, weight)
+
+
+def test_baselines_believe_labels_as_far_as_they_are_trusted(data: TaskData) -> None:
+    wrong = data.splits["train"].targets.clone()
+    wrong[:3] = 1  # of six of class 0
+    believed = replace(data.splits["train"], targets=wrong)
+    doubted = replace(believed, trust=torch.where(torch.arange(12) < 3, 0.0625, 1.0))
+    model = classifier(LinearMapping(4, 3, seed=2))
+    full, made = (
+        baselines(TaskData(data.spec, {**data.splits, "train": train}), model) for train in (believed, doubted)
+    )
+    frequencies = np.array([3, 3 + 3 / 16, 3])
+    np.testing.assert_allclose(made.compute("majority")["test"].scores[0], frequencies / frequencies.sum())
+
+    fresh = LinearMapping(4, 3, seed=2)
+    fresh.observe(responses(model, doubted), wrong, doubted.trust)
+    fresh.refit()
+    expected = fresh(responses(model, data.splits["val"])).softmax(1).detach()
+    np.testing.assert_allclose(made.compute("mapping_only")["val"].scores, expected.numpy(), atol=1e-4)
+    rows = data.splits["val"].targets == 0
+    for name in ("mapping_only", "linear_probe", "raw_linear"):
+        right, misled = (one.compute(name)["val"].scores[rows, 0].mean() for one in (made, full))
+        assert right > misled + 0.05, name
 
 
 def test_linear_probe_sees_the_plain_image_on_the_whole_canvas(data: TaskData) -> None:

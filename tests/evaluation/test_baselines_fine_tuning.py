@@ -1,6 +1,8 @@
 """Fine-tuning learns what is there, on a copy, the same way every time."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from quarters import CPU, baselines, classifier, not_at_home, quarters
 from torch import Tensor, nn
 
+from reprogram.data.base import Examples, TaskData
 from reprogram.data.loader import to_float
 from reprogram.errors import ConfigError, SourceError
 from reprogram.evaluation.baselines import Baselines, FineTuning, Setting
@@ -40,7 +43,12 @@ def original() -> NetworkSource:
     return source(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)))
 
 
-def fine_tuned(network: NetworkSource, copies: list[NetworkSource] | None = None, **choices: Any) -> Predictions:
+def fine_tuned(
+    network: NetworkSource,
+    copies: list[NetworkSource] | None = None,
+    change: Callable[[Examples], Examples] = lambda train: train,
+    **choices: Any,
+) -> Predictions:
     """Predictions for validation; the copy that was made is appended."""
     copies = [] if copies is None else copies
 
@@ -50,6 +58,7 @@ def fine_tuned(network: NetworkSource, copies: list[NetworkSource] | None = None
 
     tuning = FineTuning(make, **({"epochs": 8, "lr": 0.02, "batch_size": 4} | choices))
     data, count = quarters(), len(copies)
+    data = TaskData(data.spec, {**data.splits, "train": change(data.splits["train"])})
     made = Baselines(
         Setting(classifier(FrequencyMapping(4, 3)), data, data.splits["train"], 3, CPU, not_at_home, tuning)
     )
@@ -144,3 +153,15 @@ def test_a_training_that_diverges_names_the_rate(original: NetworkSource) -> Non
 def test_a_number_out_of_range_is_refused_before_anything_is_made(key: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=rf"evaluation\.fine_tuning\.{key}: expected {expected}"):
         FineTuning(not_at_home, **{key: value})
+
+
+def test_labels_are_learned_from_as_far_as_they_are_trusted(original: NetworkSource) -> None:
+    def mislabelled(train: Examples) -> Examples:
+        return replace(train, targets=torch.where(torch.arange(12) < 3, 1, train.targets))  # of six of class 0
+
+    def doubted(train: Examples) -> Examples:
+        return replace(mislabelled(train), trust=torch.where(torch.arange(12) < 3, 0.0625, 1.0))
+
+    misled, right = (fine_tuned(original, change=change, epochs=4) for change in (mislabelled, doubted))
+    rows = right.targets == 0
+    assert right.scores[rows, 0].mean() > misled.scores[rows, 0].mean() + 0.05

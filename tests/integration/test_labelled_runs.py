@@ -50,3 +50,17 @@ def test_one_labelled_class_is_enough_to_train(box: list[str], mapping: str, sma
     assert result.metrics["left_out"] == []
     accuracy = result.metrics["baselines"]["majority"]["test"]["accuracy"]["value"]
     assert accuracy == pytest.approx(result.metrics["per_class"]["3"]["support"] / 40)
+
+
+@pytest.mark.parametrize("mapping", ["linear", "frequency"])
+def test_trust_counts_only_where_it_is_less_than_full(mapping: str, small, tmp_path: Path) -> None:
+    found = {}
+    for name, trust in (("none", None), ("full", 1.0), ("half", 0.5), ("mixed", 0.5)):
+        path = listed(small(), tmp_path, range(0, 96, 2), trust)
+        if name == "mixed":
+            path.write_text(path.read_text().replace("malignant,0.5", "malignant,0.05"))
+        choice = (f"protocol.labels={path}", f"mapping={mapping}", "evaluation.baselines=[majority,mapping_only]")
+        train(small(*choice, "mapping.refit_at_end=false", run_dir=name))
+        found[name] = (tmp_path / name / "predictions.csv").read_text()
+    assert found["none"] == found["full"] != found["mixed"]
+    assert (found["half"] == found["full"]) == (mapping == "frequency")  # there shares alone count

@@ -1,10 +1,13 @@
 """The linear mapping: learned, fitted, or both."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from reprogram.mappings.linear import LinearMapping
+from reprogram.mappings.logistic import fit_logistic
 
 
 def separable(num_targets: int, count: int = 120, num_sources: int = 8) -> tuple[Tensor, Tensor]:
@@ -125,6 +128,40 @@ def test_collecting_in_one_process_keeps_the_responses() -> None:
     mapping.observe(log_probs, targets)
     mapping.collect()
     assert torch.equal(mapping.get_extra_state()["targets"], targets)
+
+
+def test_trust_weighs_the_examples_of_the_fit_whatever_their_order() -> None:
+    log_probs, targets = separable(3)
+    trust = torch.where(torch.arange(120) % 4 == 0, 0.25, 1.0)
+    wrong = torch.where(trust < 1, (targets + 1) % 3, targets)
+    mapping, shuffled, full = LinearMapping(8, 3), LinearMapping(8, 3), LinearMapping(8, 3)
+    mapping.observe(log_probs, wrong, trust)
+    order = torch.randperm(120)
+    for rows in order.split(17):
+        shuffled.observe(log_probs[rows], wrong[rows], trust[rows])
+    full.observe(log_probs, wrong)
+    for one in (mapping, shuffled, full):
+        one.refit()
+    assert torch.equal(mapping.weight, shuffled.weight)
+    rows = np.lexsort((log_probs[:, 0].numpy(), wrong.numpy()))
+    features, weights = log_probs.double().numpy()[rows], trust.double().numpy()[rows]
+    fit = fit_logistic(features, wrong.numpy()[rows], 3, weights=weights)
+    torch.testing.assert_close(mapping.weight.detach(), torch.from_numpy(fit.weight).float())
+    torch.testing.assert_close(mapping.bias.detach(), torch.from_numpy(fit.bias).float())
+    losses = [cross_entropy(one(log_probs), targets).item() for one in (mapping, full)]
+    assert losses[0] < losses[1]
+
+
+def test_trust_survives_a_round_trip_and_a_state_without_it_trusts_fully() -> None:
+    log_probs, targets = separable(2)
+    mapping, copy, older = LinearMapping(8, 2), LinearMapping(8, 2), LinearMapping(8, 2)
+    mapping.observe(log_probs, targets, torch.linspace(0.1, 1, 120))
+    copy.load_state_dict(mapping.state_dict())
+    assert torch.equal(copy.get_extra_state()["trust"], torch.linspace(0.1, 1, 120))
+    state = mapping.get_extra_state()
+    del state["trust"]
+    older.set_extra_state(state)
+    assert older.get_extra_state()["trust"].tolist() == [1.0] * 120
 
 
 def test_float64_stays_float64() -> None:

@@ -45,6 +45,34 @@ def test_probabilities_equal_those_of_scikit_learn(num_classes: int) -> None:
     assert (np.argmax(features @ weight.T + bias, axis=1) == targets).mean() > 0.8
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_weights_act_as_those_of_scikit_learn(num_classes: int) -> None:
+    features, targets = responses(num_classes)
+    copies = np.arange(12)  # of examples with a wrong label
+    features = np.concatenate([features, features[copies]])
+    targets = np.concatenate([targets, (targets[copies] + 1) % num_classes])
+    weights = np.concatenate([np.ones(90), np.full(12, 0.25)])
+    weight, bias, strength = fit_logistic(features, targets, num_classes, seed=4, weights=weights)
+
+    standardised = (features - features.mean(0)) / features.std(0)
+    search = LogisticRegressionCV(
+        Cs=STRENGTHS,
+        l1_ratios=(0.0,),
+        cv=StratifiedKFold(3, shuffle=True, random_state=4),
+        scoring="neg_log_loss",
+        max_iter=300,
+        use_legacy_attributes=False,
+    ).fit(standardised, targets, sample_weight=weights)
+    assert strength == pytest.approx(float(search.C_))
+    reference = LogisticRegression(C=strength, max_iter=300).fit(standardised, targets, sample_weight=weights)
+    found = probabilities(features @ weight.T + bias)
+    np.testing.assert_allclose(found, reference.predict_proba(standardised), rtol=0, atol=1e-9)
+    plain = fit_logistic(features, targets, num_classes, seed=4, strength=strength)
+    believed = probabilities(features @ plain.weight.T + plain.bias)
+    doubted = np.arange(90, 102)  # believed less than without weights
+    assert found[doubted, targets[doubted]].mean() < believed[doubted, targets[doubted]].mean() - 0.01
+
+
 def test_a_feature_that_never_changes_is_harmless() -> None:
     features, targets = responses(2)
     features[:, 1] = -3.5

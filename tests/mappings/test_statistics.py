@@ -32,7 +32,7 @@ def test_counts_and_mass_by_hand_whatever_the_batches(top: int | None, entering:
     seen = ResponseStatistics(5, 3, top=top)
     for rows in torch.arange(30).split(7):
         seen.observe(log_probs[rows], targets[rows])
-    counts = torch.zeros(5, 3, dtype=torch.int64)
+    counts = torch.zeros(5, 3, dtype=torch.float64)
     for row, target in zip(log_probs, targets.tolist(), strict=True):
         counts[row.argmax(), target] += 1
     assert torch.equal(seen.counts, counts)
@@ -115,16 +115,31 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(decay: float) -> None:
     assert torch.equal(used[1], same[1])
 
 
-def test_the_state_without_decay_is_that_of_older_checkpoints() -> None:
-    state = ResponseStatistics(5, 3).state_dict()
-    assert {key: value.dtype for key, value in state.items()} == {"counts": torch.int64, "mass": torch.float64}
-
-
-def test_whole_counts_of_an_older_checkpoint_load_into_fractional_ones() -> None:
-    older, seen = ResponseStatistics(5, 3), ResponseStatistics(5, 3, decay=0.5)
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_whole_numbers_of_an_older_checkpoint_load_as_they_are(decay: float) -> None:
+    older, seen = ResponseStatistics(5, 3), ResponseStatistics(5, 3, decay)
     older.observe(*responses())
-    seen.load_state_dict(older.state_dict(), strict=False)
-    assert torch.equal(seen.counts, older.counts.double())
+    assert older.state_dict().keys() == {"counts", "mass"}
+    seen.load_state_dict({**older.state_dict(), "counts": older.counts.long()}, strict=False)
+    assert torch.equal(seen.counts, older.counts)
+    assert seen.counts.dtype == torch.float64
+
+
+@pytest.mark.parametrize(("decay", "top"), [(0.0, None), (0.5, None), (0.0, 2)])
+def test_an_example_adds_its_trust(decay: float, top: int | None) -> None:
+    log_probs, targets = responses()
+    trust = torch.tensor([0.25, 0.5, 1.0]).repeat(10)
+    weighted, repeated = ResponseStatistics(5, 3, decay, top), ResponseStatistics(5, 3, decay, top)
+    weighted.observe(log_probs, targets, trust)
+    copies = (4 * trust).long()
+    repeated.observe(log_probs.repeat_interleave(copies, dim=0), targets.repeat_interleave(copies))
+    torch.testing.assert_close(weighted.counts, repeated.counts / 4)
+    torch.testing.assert_close(weighted.mass, repeated.mass / 4)
+    plain, trusted = ResponseStatistics(5, 3, decay, top), ResponseStatistics(5, 3, decay, top)
+    plain.observe(log_probs, targets)
+    trusted.observe(log_probs, targets, torch.ones(30))
+    assert torch.equal(plain.counts, trusted.counts)
+    assert torch.equal(plain.mass, trusted.mass)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0, math.nan])

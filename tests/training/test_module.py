@@ -25,6 +25,7 @@ from reprogram.sources.black_box import BlackBox
 from reprogram.sources.ledger import Ledger
 from reprogram.sources.network import NetworkSource
 from reprogram.training import module as training
+from reprogram.training.mapping_refresh import observe_once
 from reprogram.training.module import ReprogrammingModule
 from reprogram.training.schedules import multistep
 from reprogram.types import Batch, TaskSpec
@@ -82,18 +83,42 @@ def test_a_penalty_joins_the_loss_with_its_exact_gradient_whatever_the_estimator
     torch.testing.assert_close(torch.autograd.grad(surrogate, theta)[0], plain + 0.6 * theta)
 
 
+def test_trust_reaches_what_the_mapping_learns_from() -> None:
+    made = module()
+    floats = made.on_after_batch_transfer(batch(), 0)._replace(trust=torch.tensor([0.25, 1.0, 0.5, 1.0]))
+    moved = made.transfer_batch_to_device(floats, torch.device("cpu"), 0)
+    assert torch.equal(moved.trust, floats.trust)
+    assert made.transfer_batch_to_device(batch(), torch.device("cpu"), 0).trust is None
+    made.training_step(floats, 0)
+    with torch.no_grad():
+        log_probs = made.classifier.source(made.classifier.compose(floats.images))
+    expected = torch.zeros(5, 2, dtype=torch.float64)
+    for row, trust in enumerate(floats.trust.tolist()):
+        expected[log_probs[row].argmax(), floats.targets[row]] += trust
+    assert torch.equal(made.classifier.mapping.counts, expected)
+    assert made.sums[2] == 4
+
+
+def test_a_pass_over_the_training_set_brings_its_trust_along() -> None:
+    images = torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8)
+    data = Examples(images, torch.tensor([0, 1, 1, 0, 1]), tuple("abcde"), trust=torch.tensor([1.0, 0.5, 0.25, 1, 1]))
+    made = module().classifier
+    assert observe_once(made, made.mapping, BatchLoader(data, 2, False, 0), torch.device("cpu")) == 5
+    assert made.mapping.counts.sum(0).tolist() == [2.0, 1.75]
+
+
 def test_an_example_that_only_fills_a_share_is_counted_nowhere_but_in_the_queries() -> None:
     made = module()
     floats = made.on_after_batch_transfer(batch((1.0, 1.0, 0.0, 0.0)), 0)
     for rows in (slice(0, 2), slice(2, 3)):  # a share, and an empty one
-        made.training_step(Batch(*(part[rows] for part in floats)), 0)
+        made.training_step(Batch(*(part[rows] for part in floats[:4])), 0)
     with torch.no_grad():
         scores = made.classifier.scores(made.classifier.compose(floats.images))
         log_probs = made.classifier.source(made.classifier.compose(floats.images))
     losses = -scores.log_softmax(1)[torch.arange(4), floats.targets]
     correct = (scores.argmax(1) == floats.targets)[:2].sum().item()
     torch.testing.assert_close(made.sums, torch.tensor([losses[:2].sum().item(), correct, 2]).double())
-    expected = torch.zeros(5, 2, dtype=torch.int64)
+    expected = torch.zeros(5, 2, dtype=torch.float64)
     for row in range(2):
         expected[log_probs[row].argmax(), floats.targets[row]] += 1
     assert torch.equal(made.classifier.mapping.counts, expected)
@@ -236,7 +261,7 @@ def test_only_real_examples_are_validated(monkeypatch: pytest.MonkeyPatch) -> No
     floats = made.on_after_batch_transfer(batch((2.0, 2.0, 0.0, 0.0)), 0)
     with torch.no_grad():
         for rows in (slice(0, 2), slice(2, 3)):  # a share, and an empty one
-            made.validation_step(Batch(*(part[rows] for part in floats)), 0)
+            made.validation_step(Batch(*(part[rows] for part in floats[:4])), 0)
         made.validated()
         expected: Tensor = made.classifier(floats.images)
     (kept,) = gathered

@@ -82,7 +82,12 @@ class FineTuning:
             loader.set_epoch(epoch)
             for batch in loader:
                 optimizer.zero_grad()
-                nll_loss(answer(to_float(batch.images)), batch.targets).backward()  # type: ignore[no-untyped-call]
+                log_probs = answer(to_float(batch.images))
+                if batch.trust is None:
+                    loss = nll_loss(log_probs, batch.targets)
+                else:
+                    loss = (batch.weights * nll_loss(log_probs, batch.targets, reduction="none")).sum()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
             quality = self._quality(setting, answer)
@@ -118,7 +123,8 @@ def _replace_final_layer(source: NetworkSource, setting: Setting) -> None:
     name, old = final_layer(source)
     features = setting.answers(setting.train, _fast(source, partial(penultimate, source))).double().numpy()
     count = setting.data.spec.num_classes
-    weight, bias, _ = fit_logistic(features, setting.train.targets.numpy(), count, per_feature=False)
+    train = setting.train
+    weight, bias, _ = fit_logistic(features, train.targets.numpy(), count, per_feature=False, weights=train.weights())
     new = nn.Linear(old.in_features, count) if isinstance(old, nn.Linear) else nn.Conv2d(old.in_channels, count, 1)
     new.load_state_dict({"weight": torch.from_numpy(weight).view_as(new.weight), "bias": torch.from_numpy(bias)})
     parent, _, child = name.rpartition(".")

@@ -70,5 +70,7 @@ def _logistic(setting: Setting, answer: Answer, free: bool, per_feature: bool) -
         return found
 
     classes = setting.data.spec.num_classes
-    weight, bias, _ = fit_logistic(features(train), train.targets.numpy(), classes, per_feature=per_feature)
+    weight, bias, _ = fit_logistic(
+        features(train), train.targets.numpy(), classes, per_feature=per_feature, weights=train.weights()
+    )
     return lambda examples: softmax(torch.from_numpy(features(examples) @ weight.T + bias))

@@ -10,9 +10,9 @@ from reprogram.evaluation.baselines.setting import Predict, Scores, Setting, sof
 
 
 def majority(setting: Setting) -> Predict:
-    """The class frequencies of the training split, for every example."""
-    targets = setting.data.splits["train"].targets  # labels cost no query: all of them count
-    counts = np.bincount(targets.numpy(), minlength=setting.data.spec.num_classes)
+    """The class frequencies of the training split, as far as its labels are trusted, for every example."""
+    train = setting.data.splits["train"]  # labels cost no query: all of them count
+    counts = np.bincount(train.targets.numpy(), train.weights(), minlength=setting.data.spec.num_classes)
     return lambda examples: np.tile(counts / counts.sum(), (len(examples), 1))
 
 
@@ -24,7 +24,7 @@ def mapping_only(setting: Setting) -> Predict:
         return setting.asked(examples, lambda images: source(setting.classifier.compose(images)))
 
     if not mapping.schedule.fixed:
-        mapping.observe(log_probs(setting.train), setting.train.targets)
+        mapping.observe(log_probs(setting.train), setting.train.targets, setting.train.trust)
         mapping.refit()
 
     @torch.inference_mode()
