@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-DATA = {"mnist": 1200, "ham10000": None, "pneumonia": 1200}  # examples of the pool; None: the whole training split
+DATA = {"mnist": 1000, "ham10000": None, "pneumonia": 1000}  # examples of the pool; None: the whole training split
 ALIKE = {"pneumonia": ("least_confidence", "entropy")}  # two classes: these choose what margin chooses
 STRATEGIES = ("random", "margin", "least_confidence", "entropy", "clusters", "propagation")
 SEEDS = range(5)

@@ -4,8 +4,8 @@
 
 Handwritten digits as an .npz file whose training labels are taken out, the embedded source, three rounds; each command
 is a process of its own. Every sheet is first filled in part, with a class that does not exist, with a row twice, and
-with an id that was edited: each time the command must end with 2 and one message that names the mistake, leave the sheet as
-it is, and take nothing over. Between rounds the folder moves to another place, as it would to another machine; in the
+with an id that was edited: each time the command must end with 2 and one message that names the mistake, leave the sheet
+as it is, and take nothing over. Between rounds the folder moves to another place, as it would to another machine; in the
 second round the training is killed. In the end the rounds must be those of a simulation that knows the labels.
 """
 
@@ -44,8 +44,9 @@ def main() -> None:
             code, said = command(folder / "unlabelled.npz", place, "active.labels=person")
             sheet = place / f"round_{number}" / "sheet.csv"
             expect(code == 0 and f"fill {sheet}" in said, f"round {number} waits for its sheet")
-            make_mistakes(sheet, folder, place, truth)
-            write(sheet, [[name, truth[name]] for name, _ in read(sheet)])
+            right = [[name, truth[name]] for name, _ in read(sheet)]
+            make_mistakes(sheet, folder, place, right)
+            write(sheet, right)
             if number == 1:
                 place = place.rename(folder / "second machine")
             if number == 2:
@@ -78,14 +79,12 @@ def draw(folder: Path) -> dict[str, str]:
     return {str(one): str(names[label]) for one, label in zip(ids, labels, strict=True)}
 
 
-def make_mistakes(sheet: Path, folder: Path, place: Path, truth: dict[str, str]) -> None:
+def make_mistakes(sheet: Path, folder: Path, place: Path, right: Rows) -> None:
     """One after the other; each must be named, and nothing lost."""
-    empty = read(sheet)
-    right = [[name, truth[name]] for name, _ in empty]
     half = [row if place_ % 2 else [row[0], ""] for place_, row in enumerate(right)]
     unknown = [[right[0][0], "digit ten"], *right[1:]]
     twice = [*right, [right[1][0], right[1][1]]]
-    edited = [[right[0][0].replace("scan 0", "scan "), right[0][1]], *right[1:]]
+    edited = [[right[0][0].upper(), right[0][1]], *right[1:]]
     mistakes: tuple[tuple[str, Rows, str], ...] = (
         ("half full", half, f"{len(right) // 2} of {len(right)} rows are filled"),
         ("an unknown class", unknown, "digit ten"),

@@ -130,7 +130,7 @@ class MappingRounds(Learner):
         targets = torch.tensor([class_of[label.label] for label in labels])
         trust = torch.tensor([label.trust for label in labels])
         mapping = copy.deepcopy(self._classifier.mapping).cpu()
-        mapping.observe(self._pool_answers()[rows], targets)
+        mapping.observe(self._pool_answers()[rows], targets, trust if bool((trust < 1).any()) else None)
         mapping.refit()
         return mapping.requires_grad_(False)
 
