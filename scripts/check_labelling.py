@@ -4,9 +4,9 @@
 
 Handwritten digits as an .npz file whose training labels are taken out, the embedded source, three rounds; each command
 is a process of its own. Every sheet is first filled in part, with a class that does not exist, with a row twice, and
-with an id that was edited: each time the command must end with 2 and one message that names the mistake, leave the sheet
-as it is, and take nothing over. Between rounds the folder moves to another place, as it would to another machine; in the
-second round the training is killed. In the end the rounds must be those of a simulation that knows the labels.
+with an id that was edited: each time the command must end with 2 and one message that names the mistake, leave the
+sheet as it is, and take nothing over. Between rounds the folder moves to another place, as it would to another machine;
+in the second round the training is killed. In the end the rounds must be those of a simulation that knows the labels.
 """
 
 import csv
