@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def write_page(
         path: The HTML file; an older one is replaced. It holds the images: it may lie only where the data may.
         ids: One for each image, in the order of the sheet.
         images: uint8.
-        class_names: One button each.
+        class_names: One button each, nine or ten of them with a key.
         title: Heading.
         facts: Further lines about the task, by their name.
         groups: Patient, lesion or subject of each image, shown beside its id; ``None``: unknown.
@@ -62,18 +63,24 @@ def write_page(
     pictures = [_png(image) for image in images]
     height, width = images.shape[-2:]
     side = max(height, width)
+    skip = skip_word(class_names)
+    keys, skip_key = _keys(class_names)
     text = _template().render(
         title=title,
         facts=facts,
         classes=class_names,
-        skip=skip_word(class_names),
+        skip=skip,
+        keys=keys,
+        skip_key=skip_key,
         cards=list(zip(ids, pictures, groups or [""] * len(ids), strict=True)),
         data={
             "key": _key(path, ids, class_names, pictures),
             "ids": list(ids),
             "classes": list(class_names),
             "groups": None if groups is None else list(groups),
-            "skip": skip_word(class_names),
+            "skip": skip,
+            "keys": keys,
+            "skipKey": skip_key if skip else None,
         },
         stage=_shown(height, width, _STAGE),
         thumb=_shown(height, width, _THUMB),
@@ -113,6 +120,19 @@ def _key(path: Path, ids: Sequence[str], class_names: Sequence[str], pictures: S
     """What the browser keeps the choices under: two pages never share it, and it survives writing one again."""
     whole = json.dumps([str(path.absolute()), list(ids), list(class_names), list(pictures)])
     return f"reprogram-labels-{hashlib.sha256(whole.encode()).hexdigest()[:24]}"
+
+
+def _keys(class_names: Sequence[str]) -> tuple[list[str], str]:
+    """The key of each class, empty for none, and that of skip: 1 to 9 in order, and 0.
+
+    Where all names begin with different numbers, such as grades, these are the keys (and s skips): who presses 1 for
+    grade 1 would otherwise label grade 0.
+    """
+    found = [re.match(r"\s*(\d+)", name, re.ASCII) for name in class_names]
+    numbers = [int(match[1]) for match in found if match]
+    if len(set(numbers)) == len(class_names):
+        return [str(number) if number < 10 else "" for number in numbers], "s"
+    return [str(place) if place < 10 else "" for place in range(1, len(class_names) + 1)], "0"
 
 
 def _shown(height: int, width: int, side: int) -> tuple[int, int]:

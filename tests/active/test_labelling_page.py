@@ -125,6 +125,27 @@ def test_there_is_a_button_for_each_class_and_for_skip(tmp_path) -> None:
     assert json.loads(reader.scripts["data"])["skip"] is None
 
 
+@pytest.mark.parametrize(
+    ("classes", "keys", "skip_key"),
+    [
+        (["benign", "malignant"], ["1", "2"], "0"),
+        (["0", "1", "2"], ["0", "1", "2"], "s"),  # 1 means class 1, not the first
+        ([" 1 mild", "00 none", "12", "9-a"], ["1", "0", "", "9"], "s"),
+        (["1", "2", "other"], ["1", "2", "3"], "0"),
+        (["1a", "1b"], ["1", "2"], "0"),
+        ([f"c{number}" for number in range(11)], [*"123456789", "", ""], "0"),
+        (["Skip", "b"], ["1", "2"], None),
+    ],
+)
+def test_keys_do_not_contradict_the_numbers_of_grades(tmp_path, classes, keys, skip_key) -> None:
+    text, reader = written(tmp_path, classes=classes)
+    data = json.loads(reader.scripts["data"])
+    assert (data["keys"], data["skipKey"]) == (keys, skip_key)
+    moves = ["&larr;", "&rarr;", "n", "Del"]
+    shown = [key for key in [*keys, skip_key] if key]
+    assert re.findall(r"<kbd>(.*?)</kbd>", text) == shown + moves
+
+
 def test_every_part_that_the_script_uses_is_there_once(tmp_path) -> None:
     _, reader = written(tmp_path)
     named = [found["id"] for _, found in reader.tags if "id" in found]
@@ -220,14 +241,14 @@ def test_the_page_reads_sheets_as_the_program_does(tmp_path) -> None:
 
 def test_keys_and_kept_choices_mean_what_they_say(tmp_path) -> None:
     _, reader = written(tmp_path)
-    keys = ["1", "6", "7", "0", "ArrowLeft", "n", "Delete", "x", "11"]
-    assert evaluated(reader, f"{json.dumps(keys)}.map((key) => meaning(key, data.classes, data.skip))") == [
+    keys = ["1", "6", "7", "0", "ArrowLeft", "n", "Delete", "x", ""]
+    assert evaluated(reader, f"{json.dumps(keys)}.map((key) => meaning(key, data.keys, data.skipKey))") == [
         ["choose", 0], ["choose", 5], None, ["choose", -1], ["move", -1], ["open", None], ["clear", None], None, None,
     ]  # fmt: skip
     kept = [None, "0", "5", "6", "-1", "-2", "x", "", "1.5"]
     assert evaluated(reader, f"{json.dumps(kept)}.map((text) => keptChoice(text, data.classes, data.skip))") == [
         None, 0, 5, None, -1, None, None, None, None,
     ]  # fmt: skip
-    assert evaluated(reader, "[meaning('0', data.classes, null), keptChoice('-1', data.classes, null)]") == [None, None]
+    assert evaluated(reader, "[meaning('0', data.keys, null), keptChoice('-1', data.classes, null)]") == [None, None]
     calls = "[nextOpen([null, 1, null], 0), nextOpen([null, 1, 1], 0), nextOpen([1, -1], 0), nextOpen([null], 0)]"
     assert evaluated(reader, calls) == [2, 0, None, 0]
