@@ -49,6 +49,7 @@ def query_plan(
         stored=access["store"] != "off",
         compared=cfg["callbacks"]["confidence"] is not None,
         spare=access.get("spare") if remote else 0,
+        begun=cfg.get("start_from") is not None,
     )
 
 

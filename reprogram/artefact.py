@@ -75,22 +75,7 @@ def load(
         RunError: If there is no such artefact, or it does not fit its own description.
         SourceError: If the source is not the one the program was trained on.
     """
-    folder = Path(directory)
-    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    try:
-        record: dict[str, Any] = json.loads((folder / "program.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "program.safetensors")
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{directory}: expected a finished run or its program folder, with program.json and program.safetensors"
-        ) from error
-    except Exception as error:  # safetensors has its own error class for damaged files
-        raise RunError(f"{folder}: the artefact cannot be read: {error}") from error
-    if record.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(f"{folder}: expected schema_version {SCHEMA_VERSION}, got {record.get('schema_version')}")
-    missing = {"config", "task", "source_fingerprint", "threshold"} - record.keys()
-    if missing:
-        raise RunError(f"{folder}: program.json lacks {sorted(missing)}; write the artefact again")
+    folder, record, tensors = _read(directory)
     cfg = record["config"]
     if source_weights is not None:
         _relocate(cfg["source"], "source", source_weights)
@@ -111,13 +96,83 @@ def load(
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), task, device_type)
     classifier.threshold = record["threshold"]
     classifier.temperature = record.get("temperature", 1.0)  # artefacts of before there was one
-    expected = {key: tuple(value.shape) for key, value in _state(classifier).items()}
-    found = {key: tuple(value.shape) for key, value in tensors.items()}
-    if expected != found:
-        differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    differing = _differing(classifier, tensors)
+    if differing:
         raise RunError(f"{folder}: tensors do not fit the program; differing: {differing}")
     classifier.load_state_dict(tensors, strict=False)
     return classifier.eval().requires_grad_(False).to(device)
+
+
+def start(classifier: ReprogrammedClassifier, cfg: build.Config, directory: str | Path) -> None:
+    """Gives an untrained classifier the program and the mapping of an artefact, whatever source that was made for.
+
+    What its mapping had observed, and its calibration, are left behind.
+
+    Args:
+        classifier: As ``build.classifier`` makes it.
+        cfg: Its configuration.
+        directory: A finished run, or its ``program`` folder alone.
+
+    Raises:
+        RunError: If there is no such artefact, or it is of another program, another kind of mapping or other classes.
+    """
+    folder, record, tensors = _read(directory)
+    tensors.pop("task.support", None)
+    names, theirs = list(classifier.class_names), list(record["task"]["class_names"])
+    if names != theirs:
+        raise RunError(
+            f"start_from: expected a run of the classes {names}, got {theirs} in {folder}; start from one of this task"
+        )
+    for key in ("program", "mapping"):
+        own, other = json.loads(json.dumps(cfg[key])), record["config"][key]  # as JSON keeps it
+        compared = own.keys() | other.keys() if key == "program" else {"_target_"}  # a schedule may be another one
+        wrong = sorted(name for name in compared if own.get(name) != other.get(name))
+        if wrong:
+            expected, got = (", ".join(f"{name}={str(one.get(name))[:80]}" for name in wrong) for one in (own, other))
+            raise RunError(
+                f"start_from: expected the {key} of this run, {expected}, got {got} in {folder}; choose the "
+                f"same {key}, or start_from=null"
+            )
+    differing = _differing(classifier, tensors)
+    if differing:
+        raise RunError(
+            f"start_from: expected tensors that fit program and mapping of this run, got others in {folder}; "
+            f"differing: {differing}; choose the same source classes, image size and mapping, or start_from=null"
+        )
+    classifier.load_state_dict(tensors, strict=False)
+    classifier.mapping.reset()
+
+
+def _read(directory: str | Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """Folder, description and tensors of an artefact.
+
+    Raises:
+        RunError: If there is none, or it cannot be read.
+    """
+    folder = Path(directory)
+    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    try:
+        record: dict[str, Any] = json.loads((folder / "program.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "program.safetensors")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(
+            f"{directory}: expected a finished run or its program folder, with program.json and program.safetensors"
+        ) from error
+    except Exception as error:  # safetensors has its own error class for damaged files
+        raise RunError(f"{folder}: the artefact cannot be read: {error}") from error
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(f"{folder}: expected schema_version {SCHEMA_VERSION}, got {record.get('schema_version')}")
+    missing = {"config", "task", "source_fingerprint", "threshold"} - record.keys()
+    if missing:
+        raise RunError(f"{folder}: program.json lacks {sorted(missing)}; write the artefact again")
+    return folder, record, tensors
+
+
+def _differing(classifier: ReprogrammedClassifier, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Names of what an artefact lacks, has too much, or has in another shape."""
+    expected = {key: tuple(value.shape) for key, value in _state(classifier).items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    return sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
 
 
 def _relocate(block: build.Config, what: str, file: str | Path) -> None:

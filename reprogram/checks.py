@@ -71,6 +71,9 @@ def check(cfg: Mapping[str, Any]) -> None:
     labels = cfg["protocol"].get("labels")
     if labels is not None and not isinstance(labels, str):
         raise ConfigError(f"protocol.labels: expected a CSV file of id,label[,trust] or null, got {labels!r}")
+    begun = cfg.get("start_from")
+    if begun is not None and not isinstance(begun, str):
+        raise ConfigError(f"start_from: expected a finished run, its program folder, or null, got {begun!r}")
     augmentation = cfg["data"]["augmentation"]
     if augmentation is not None and not isinstance(augmentation, dict):
         raise ConfigError(f"data.augmentation: expected null or a block with _target_, got {augmentation!r}")

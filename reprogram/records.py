@@ -169,9 +169,13 @@ def finite(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
 def _comparable(cfg: dict[str, Any]) -> dict[str, Any]:
     """What must not change when a run is continued.
 
-    A query budget may be raised, results be judged otherwise, and as many processes take part as there are now.
+    A query budget may be raised, results be judged otherwise, and as many processes take part as there are now. What is
+    null is as good as missing: runs from before there were ``start_from`` and ``protocol.labels`` are continued.
     """
-    kept = {key: value for key, value in cfg.items() if key not in ("run_dir", "resume", "paper")}
+    dropped = ("run_dir", "resume", "paper")
+    kept = {key: value for key, value in cfg.items() if key not in dropped and (key, value) != ("start_from", None)}
+    protocol = cfg.get("protocol") or {}
+    kept["protocol"] = {key: value for key, value in protocol.items() if (key, value) != ("labels", None)}
     kept["evaluation"] = {"baselines": cfg.get("evaluation", {}).get("baselines")}  # queries are planned for them
     for group, others in (("access", ("query_budget",)), ("trainer", ("devices", "num_nodes", "strategy"))):
         kept[group] = {key: value for key, value in cfg.get(group, {}).items() if key not in others}

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from reprogram import build, launched, preemption, sourcing, trainers
+from reprogram import artefact, build, launched, preemption, sourcing, trainers
 from reprogram.accounting import announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, check_scores, is_black_box
 from reprogram.data.base import TaskData
@@ -60,6 +60,8 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     shared = cfg["access"].get("ledger")
     if shared is not None and not shared.startswith(SCHEME):  # the same file from wherever the run is continued
         cfg["access"] = {**cfg["access"], "ledger": _absolute(shared)}
+    if cfg.get("start_from") is not None:  # likewise
+        cfg["start_from"] = _absolute(cfg["start_from"])
     if cfg["protocol"].get("labels") is not None:  # likewise
         cfg["protocol"] = {**cfg["protocol"], "labels": _absolute(cfg["protocol"]["labels"])}
     asked = Baselines.chosen(cfg["evaluation"]["baselines"], is_black_box(cfg))
@@ -83,6 +85,8 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
 
     account = build.ledger(cfg, directory.path) if is_black_box(cfg) else None
     classifier = build.classifier(cfg, build.accessed(cfg, source, account), data.spec, device_type)
+    if checkpoint is None and cfg.get("start_from") is not None:
+        artefact.start(classifier, cfg, cfg["start_from"])
     estimator = build.estimator(cfg, classifier.program)
     check_scores(source.spec, estimator.needs_scores)
     remote = isinstance(source, RemoteSource)

@@ -12,6 +12,7 @@ import reprogram
 from reprogram import artefact, build, sourcing
 from reprogram.classifier import ReprogrammedClassifier
 from reprogram.errors import RunError, SourceError
+from reprogram.mappings.linear import LinearMapping
 from reprogram.types import TaskSpec
 
 NETWORK = """
@@ -269,3 +270,64 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         artefact.write_json(path, {"a": path})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.glob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_start_takes_program_and_mapping_but_not_the_source(
+    program: str, mapping: str, cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    cfg |= {"program": PROGRAMS[program], "mapping": MAPPINGS[mapping]}
+    model, images = trained(cfg), torch.randint(0, 256, (6, 3, 9, 9), dtype=torch.uint8)
+    artefact.save(model, cfg, tmp_path / "run")
+    Path(cfg["source"]["weights"]).rename(tmp_path / "elsewhere.safetensors")  # it is not loaded again
+    later = {**cfg, "mapping": dict(cfg["mapping"])}
+    if mapping != "random":
+        later["mapping"]["refresh"] = "never"  # a schedule may be another one
+    fresh = build.classifier(later, model.source, model.task, "cpu").eval()
+    assert not torch.equal(fresh(images), model(images))
+    for folder in (tmp_path / "run", tmp_path / "run" / "program"):
+        fresh = build.classifier(later, model.source, model.task, "cpu").eval()
+        artefact.start(fresh, later, folder)
+        assert torch.equal(fresh(images), model(images))
+        assert fresh.threshold is None
+        assert [one.requires_grad for one in fresh.parameters()] == [one.requires_grad for one in model.parameters()]
+        before = {key: value.clone() for key, value in fresh.mapping.named_parameters()}
+        fresh.mapping.refit()  # what the other run had observed is not learned from again
+        assert all(torch.equal(value, before[key]) for key, value in fresh.mapping.named_parameters())
+        assert torch.equal(fresh(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "message"),
+    [
+        ({}, ("benign", "other"), r"the classes \['benign', 'other'\], got \['benign', 'malignant'\] in .*program"),
+        ({"program": {**PROGRAMS["frame"], "activation": "sigmoid"}}, None, "activation=sigmoid, got activation=tanh"),
+        ({"program": PROGRAMS["full"]}, None, "the program of this run, _target_=.*FullProgram"),
+        ({"mapping": MAPPINGS["frequency"]}, None, "the mapping of this run, .*FrequencyMapping, got .*LinearMapping"),
+        ({"classes": 9}, None, r"tensors that fit .* differing: \['mapping\.weight'\]"),
+    ],
+)
+def test_a_start_from_another_program_mapping_or_task_is_refused(
+    changes: dict[str, Any], names: tuple[str, ...] | None, message: str, cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    model = trained(cfg)
+    artefact.save(model, cfg, tmp_path)
+    classes = changes.pop("classes", 12)
+    task = TaskSpec("toy", names or model.class_names, (9, 9))
+    other = {**cfg, **changes}
+    fresh = build.classifier(other, model.source, task, "cpu")
+    if classes != 12:
+        fresh.mapping = LinearMapping(classes, 2)
+    theta = fresh.program.theta.detach().clone()
+    with pytest.raises(RunError, match=f"start_from: expected .*{message}"):
+        artefact.start(fresh, other, tmp_path)
+    assert torch.equal(fresh.program.theta, theta)
+
+
+def test_a_start_from_nowhere_is_refused(cfg: dict[str, Any], tmp_path: Path) -> None:
+    model = trained(cfg)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(RunError, match="expected a finished run or its program folder"):
+            artefact.start(model, cfg, place)

@@ -50,6 +50,15 @@ def test_where_it_lies_and_how_it_is_resumed_make_no_other_configuration(directo
     assert directory.check({**CONFIG, "run_dir": "b", "resume": "b"}) is None
 
 
+def test_a_run_from_before_there_was_a_key_that_is_null_is_the_same(directory: RunDirectory) -> None:
+    older = {**CONFIG, "protocol": {"seed": 0}}
+    directory.claim(older)
+    newer = {**older, "start_from": None, "protocol": {"seed": 0, "labels": None}}
+    assert directory.check(newer) is None
+    with pytest.raises(RunError, match=r"differing: protocol, start_from\)"):
+        directory.check({**newer, "start_from": "/runs/a", "protocol": {"seed": 0, "labels": "/labels.csv"}})
+
+
 def test_another_configuration_is_refused_with_the_differing_keys(directory: RunDirectory) -> None:
     directory.claim(CONFIG)
     other = {key: value for key, value in CONFIG.items() if key != "source"} | {"optimizer": {"lr": 0.2}, "extra": 1}

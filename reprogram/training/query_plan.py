@@ -116,6 +116,7 @@ def plan_queries(
     stored: bool,
     compared: bool = False,
     spare: int | None = 0,
+    begun: bool = False,
 ) -> QueryPlan:
     """Reserves what the run needs besides training; training gets the rest.
 
@@ -135,6 +136,7 @@ def plan_queries(
         compared: Whether validation is scored again with and without the program in the end.
         spare: Queries of the budget that training leaves to failed attempts; ``None``: a twentieth of what the end
             needs, at least one batch.
+        begun: Whether training starts from a learned program: then baselines without one were never asked for.
 
     Returns:
         The plan; its ``total`` is at most the budget.
@@ -148,7 +150,8 @@ def plan_queries(
         assert max_steps is not None
         validations = 1 + -(-max_steps // _epoch(sizes)[1])  # one an epoch
     scorings = 1 + 2 * fits.at_end + 2 * compared  # of validation, after the training
-    fixed = _fixed(sizes, validations, baselines, stored, scorings)
+    known = stored and not begun  # the answers to the untrained program
+    fixed = _fixed(sizes, validations, baselines, stored, scorings, known)
     if budget is None:
         spare = 0
     elif spare is None:
@@ -156,7 +159,7 @@ def plan_queries(
     left = None if budget is None else budget - sum(fixed.values()) - spare
     own = fits.at_start + fits.at_end
     # the mapping alone is fitted to the answers of the first pass, if that was made and is stored
-    fitted_anew = not fits.fixed and not (stored and fits.at_start)
+    fitted_anew = not fits.fixed and not (known and fits.at_start)
     others = ("linear_probe" in baselines) + ("mapping_only" in baselines and fitted_anew)
     primed = _primed(sizes, prime, own + others, left)
     later = validations - 1 if fits.before_validation else 0
@@ -165,7 +168,7 @@ def plan_queries(
         more = left - own * one_pass - others * primed - sizes.step
         later = min(later, max(0, more) // 2 // one_pass)
         validations = later + 1 if later else validations
-        fixed = _fixed(sizes, validations, baselines, stored, scorings)
+        fixed = _fixed(sizes, validations, baselines, stored, scorings, known)
     fixed["mapping"] = (own + later) * sizes.pass_over(primed)
     fixed["baseline"] += others * primed
     steps, interval = max_steps or 0, None
@@ -187,10 +190,12 @@ def plan_queries(
     return QueryPlan(amounts, primed, later > 0, steps, interval, budget, sizes, spare)
 
 
-def _fixed(sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool, scorings: int) -> dict[str, int]:
+def _fixed(
+    sizes: Sizes, validations: int, baselines: Sequence[str], stored: bool, scorings: int, known: bool
+) -> dict[str, int]:
     """Queries that do not depend on how long the training is; without a store, what is scored again is paid again."""
     asked = sum(name in baselines for name in ("mapping_only", "linear_probe"))
-    first_again = sizes.val if stored and "mapping_only" in baselines else 0  # is the validation before the first step
+    first_again = sizes.val if known and "mapping_only" in baselines else 0  # is the validation before the first step
     return {
         "mapping": 0,
         "validation": sizes.pass_over(sizes.val) * validations + (0 if stored else sizes.val * scorings),

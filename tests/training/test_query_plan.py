@@ -84,6 +84,13 @@ def test_baselines_pay_for_what_the_run_has_not_asked(
     assert plan(baselines=baselines, fits=fits, stored=stored, budget=3000).amounts["baseline"] == expected
 
 
+def test_a_start_from_a_learned_program_has_not_asked_what_the_baseline_without_one_asks() -> None:
+    for fits in (ONCE, NEVER, RefitSchedule(fixed=True)):
+        made = plan(baselines=["mapping_only"], fits=fits, budget=3000, begun=True)
+        assert made.amounts["baseline"] == (0 if fits.fixed else 96) + 40 + 30
+        assert made.total <= 3000
+
+
 def test_without_a_store_what_is_scored_again_is_paid_again() -> None:
     kept, lost = plan(), plan(stored=False)
     assert lost.amounts["validation"] == kept.amounts["validation"] + 40  # in the end

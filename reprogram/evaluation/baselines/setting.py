@@ -24,7 +24,8 @@ class Setting:
     """What all baselines of a run share.
 
     Args:
-        classifier: Untrained; its program and mapping are those that training would start from.
+        classifier: Untrained; its program and mapping are those that training starts from, unless that is told to start
+            from what another run has learned.
         data: The target task.
         train: Training images that the source may be asked about; what asks it nothing uses all of them.
         batch_size: Examples of a forward.
