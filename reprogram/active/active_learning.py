@@ -62,7 +62,7 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     block = cfg.pop("active")
     check_blocks(cfg)
     for key in ("resume", "start_from"):
-        if cfg.get(key) is not None:
+        if cfg[key] is not None:
             raise ConfigError(f"{key}: is of one run; the same command goes on with rounds that were left")
     if cfg["protocol"]["labels"] is not None:
         raise ConfigError("protocol.labels: each round has its own; leave it out")
