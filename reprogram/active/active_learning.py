@@ -67,6 +67,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     if cfg["protocol"]["labels"] is not None:
         raise ConfigError("protocol.labels: each round has its own; leave it out")
     options: Options = call({"_target_": f"{Options.__module__}.Options", **without(block, ("strategy",))}, "active")
+    if not isinstance(block["strategy"], Mapping):
+        raise ConfigError(f"active.strategy: expected a block with _target_, got {block['strategy']!r}")
     strategy: Strategy = call(block["strategy"], "active.strategy")
     black_box = is_black_box(cfg)
     when = options.train or ("last" if black_box else "each")
@@ -99,6 +101,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     directory.lock()
     try:
         claim(folder, pool, block, cfg["seed"])
+        if account is not None:
+            account.begin()
         rounds = Rounds(folder, pool, options, strategy, learner, cfg["seed"])
         waiting, run = None, None
         try:

@@ -41,7 +41,7 @@ class MappingRounds(Learner):
         account: Of all that is asked; ``None`` in a white box.
 
     Raises:
-        ConfigError: If the mapping is never fitted.
+        ConfigError: If the mapping is never fitted, or nobody has said which classes an API has.
     """
 
     def __init__(self, cfg: build.Config, pool: Pool, folder: Path, account: Ledger | None) -> None:
@@ -53,11 +53,11 @@ class MappingRounds(Learner):
                 "mapping: expected one that is fitted (mapping.refresh not never), since nothing else learns before "
                 "the last round"
             )
+        inner = getattr(self._classifier.source, "source", None)  # of a black box
+        self._remote = isinstance(inner, RemoteSource)
+        if isinstance(inner, RemoteSource) and inner.has_open_classes:
+            raise ConfigError("source.classes: the API does not say, and rounds cannot wait for it; give a list")
         self._answers: dict[str, Tensor] = {}
-
-    @property
-    def _remote(self) -> bool:
-        return isinstance(getattr(self._classifier.source, "source", None), RemoteSource)
 
     def accessed(self, source: SourceModel) -> SourceModel:
         """See ``Learner``."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reprogram import artefact, build, launched
+from reprogram import artefact, build, launched, preemption
 from reprogram.active.learner import Floats, Learner
 from reprogram.active.round_files import Round
 from reprogram.data.pool import Pool
@@ -67,7 +67,9 @@ class WholeRuns(Learner):
         if not directory.config_file.is_file():
             directory.claim(cfg)
         command = [sys.executable, "-m", "reprogram.commands.train", f"resume={directory.path}"]
-        code = subprocess.run(command).returncode
+        with subprocess.Popen(command) as process:  # left by an exception, it waits for the run to write its checkpoint
+            preemption.pass_on(process.send_signal)
+            code = process.wait()
         if code:
             raise RunError(f"{directory.path}: training ended with exit code {code}; the same command goes on")
         return directory.read_metrics()
