@@ -112,7 +112,7 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
             records, waiting = rounds.ended(), str(reason)
         if records:
             write_curve(folder / "curve.csv", records)
-            title = f"{pool.spec.name}, {strategy}, pool of {len(pool.examples)}"
+            title = f"{pool.spec.name}, {strategy.name}, pool of {len(pool.examples):,}"
             draw_curve(folder / "curve.png", records, cfg["callbacks"]["monitor"].removeprefix("val/"), title)
         return Outcome(folder, records, run, waiting)
     finally:

@@ -49,6 +49,9 @@ class Propagated:
 class Strategy(ABC):
     """Chooses what is worth a label."""
 
+    name: str
+    """In tables and pictures."""
+
     features: str | None = None
     """What of the pool it must see: ``log_probs`` of the source, or its penultimate ``features``; ``None``: neither."""
 
@@ -64,6 +67,8 @@ class Strategy(ABC):
 
 class RandomChoice(Strategy):
     """Draws evenly: what every other strategy has to beat."""
+
+    name = "random"
 
     def choose(self, pool: Pool, count: int, seed: int) -> Rows:
         """See ``Strategy``."""
@@ -98,7 +103,7 @@ class Uncertainty(Strategy):
             raise ConfigError(
                 f"active={measure}: needs the package scikit-activeml; pip install 'reprogram[active]'"
             ) from error
-        self.measure = measure
+        self.measure, self.name = measure, measure.replace("_", " ")
 
     def choose(self, pool: Pool, count: int, seed: int) -> Rows:
         """See ``Strategy``; equal ones in random order."""
