@@ -4,7 +4,7 @@
     python scripts/benchmark_active.py report
 
 MobileNetV1 0.25 at 128 pixels in a white box: frame program, linear mapping, three epochs a round, labels for 5, 10,
-20, 30, 45 and 60 % of the pool, five seeds, which choose pool, order and first labels. The first round is the same for
+20, 30, 45 and 60 % of a pool of 800, five seeds, which choose pool, order and first labels. The first round is the same for
 all strategies that begin at random. Finished curves are skipped; several processes share the work.
 """
 
@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-DATA = {"mnist": 1000, "ham10000": None, "pneumonia": 1000}  # examples of the pool; None: the whole training split
+DATA = ("mnist", "ham10000", "pneumonia")
+SIZES = {"max_train": 800, "max_val": 200, "max_test": 600}  # of the pool, and of what is never chosen from
 ALIKE = {"pneumonia": ("least_confidence", "entropy")}  # two classes: these choose what margin chooses
 STRATEGIES = ("random", "margin", "least_confidence", "entropy", "clusters", "propagation")
 SEEDS = range(5)
@@ -85,9 +86,9 @@ def composed(config: str, data: str, seed: int, chosen: list[str]) -> dict[str, 
     from reprogram.build import plain
     from reprogram.commands.launch import config_folder
 
-    size = "null" if DATA[data] is None else str(DATA[data])
     overrides = [f"experiment=white_box/{data}_mobilenetv1", f"seed={seed}", f"protocol.seed={seed}"]
-    overrides += [f"protocol.max_train={size}", "trainer.max_epochs=3", "evaluation.baselines=[]"]
+    overrides += [f"protocol.{key}={count}" for key, count in SIZES.items()]
+    overrides += ["trainer.max_epochs=3", "evaluation.baselines=[]"]
     overrides += ["evaluation.num_resamples=200", "logger=none", "trainer.enable_progress_bar=false", *chosen]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return plain(compose(config, overrides))
