@@ -4,8 +4,8 @@
     python scripts/benchmark_active.py report
 
 MobileNetV1 0.25 at 128 pixels in a white box: frame program, linear mapping, three epochs a round, labels for 5, 10,
-20, 30, 45 and 60 % of a pool of 800, five seeds, which choose pool, order and first labels. The first round is the same for
-all strategies that begin at random. Finished curves are skipped; several processes share the work.
+20, 30, 45 and 60 % of a pool of 800, five seeds, which choose pool, order and first labels. The first round is the same
+for all strategies that begin at random. Finished curves are skipped; several processes share the work.
 """
 
 import argparse

@@ -31,7 +31,8 @@ class AccountServer:
     def __init__(self, url: str) -> None:
         try:
             parts = urlsplit(url)
-            has_password = parts.password is not None or "password" in parts.query
+            # also one with a slash, which would end the address for urlsplit
+            has_password = ":" in url.removeprefix(SCHEME).rpartition("@")[0] or "password" in parts.query
         except ValueError as error:
             raise ConfigError(f"access.ledger: expected {SCHEME}user@host/database ({error})") from error
         if has_password:  # not shown: the address is written into the run's configuration

@@ -62,5 +62,7 @@ def rehearse(sweep: Sweep) -> None:
                 trial.report(float(job), 1)
                 trial.should_prune()
             study.tell(trial, [float(job)] * len(sweep.directions), TrialState.COMPLETE)
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+    except ImportError as error:
+        raise ConfigError(f"sweep: {error}; pip install 'reprogram[sweep]'") from error
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(f"sweep: {error}") from error

@@ -103,8 +103,9 @@ def _reach(url: str | None, folder: Path, name: str, directions: list[Any] | Non
 
 
 def reason(error: BaseException) -> str:
-    """What the database said, in one line."""
-    return str(error.__cause__ or error).splitlines()[0]
+    """What the database, or Python, said, in one line."""
+    said = str(error.__cause__ or error).splitlines()[0]
+    return f"{said}; pip install 'reprogram[sweep]'" if isinstance(error, ImportError) else said
 
 
 @retry(retry=retry_if_exception_type(SQLAlchemyError), stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True)

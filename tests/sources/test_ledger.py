@@ -488,7 +488,8 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, mak
 
 
 def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
-    for url in ("postgresql://me:secret@host/base", "postgresql://me@host/base?password=secret"):
+    addresses = ("me:secret@host/base", "me:secret/more@host/base", "me@host/base?password=secret")
+    for url in (f"postgresql://{address}" for address in addresses):
         with pytest.raises(ConfigError, match="expected no password in the address; set PGPASSWORD") as found:
             Ledger(url, "run")
         assert "secret" not in str(found.value)
