@@ -17,7 +17,7 @@ COPY constraints.txt ./
 RUN /opt/venv/bin/python -m pip install --no-cache-dir -c constraints.txt torch torchvision
 COPY . .
 RUN /opt/venv/bin/python -m pip wheel --no-cache-dir --no-deps --wheel-dir dist . \
-    && /opt/venv/bin/python -m pip install --no-cache-dir -c constraints.txt "$(ls dist/*.whl)[medmnist,postgres,serve,sweep,timm]"
+    && /opt/venv/bin/python -m pip install --no-cache-dir -c constraints.txt "$(ls dist/*.whl)[active,attacks,medmnist,postgres,serve,sweep,timm]"
 
 FROM python
 RUN useradd --create-home --user-group --uid 1001 reprogram

@@ -65,13 +65,27 @@ def test_a_warm_start_begins_where_the_round_before_ended(active: Active, tmp_pa
 
 
 def test_propagated_labels_weigh_less_and_are_told_apart(active: Active, tmp_path: Path) -> None:
-    outcome = learn(active("active=propagation"))
+    outcome = learn(active("active=propagation", "active.strategy.sees=features"))
     assert outcome is not None
     for record in outcome.records:
         assert record["propagated"]["count"] > 0
         assert 0 < record["propagated"]["accuracy"] < 1
         metrics = RunDirectory(tmp_path / "active" / f"round_{record['round']}" / "run").read_metrics()
         assert metrics["data"]["sizes"]["train"] == record["labels"] + record["propagated"]["count"]
+
+
+def test_the_program_can_wait_for_the_last_label_in_a_white_box_too(active: Active, tmp_path: Path) -> None:
+    outcome = learn(active("active=margin", "active.train=last"))
+    assert outcome is not None
+    assert [(record["labels"], record["test"], record["queries"]) for record in outcome.records] == [
+        (18, None, None),
+        (30, None, None),
+    ]
+    assert outcome.run == tmp_path / "active" / "run"
+    metrics = RunDirectory(outcome.run).read_metrics()
+    assert metrics["data"]["sizes"]["train"] == 30
+    alone = metrics["history"][0]["val/accuracy"]  # the last round's mapping, fitted to the very same answers
+    assert alone == pytest.approx(outcome.records[1]["val"]["accuracy"]["value"])
 
 
 def test_behind_a_black_box_the_pool_is_paid_once(active: Active, tmp_path: Path) -> None:
