@@ -55,8 +55,9 @@ LAYERS: dict[str, set[str]] = {
     "checks": {"errors", "evaluation", "instantiation", "types"},
     "sweeps": GROUND | {"evaluation", "instantiation", "sources"},
     "reports": GROUND | {"evaluation", "checks", "records"},
+    "attacks": BELOW_COMMANDS,
     "serving": BELOW_COMMANDS,
-    "commands": BELOW_COMMANDS | {"reports", "serving", "sweeps"},
+    "commands": BELOW_COMMANDS | {"attacks", "reports", "serving", "sweeps"},
     "__init__": BELOW_COMMANDS,
 }
 HYDRA_ROOMS = {"build", "runs", "commands"}
