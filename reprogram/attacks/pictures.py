@@ -5,7 +5,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -93,16 +92,17 @@ def _show(axes: Axes, image: Tensor, title: str) -> None:
 
 
 def _bars(axes: Axes, victim: Victim, scores: Tensor, names: Sequence[str]) -> None:
-    """Probabilities before and after, of the classes that were or are likely: scores [2, K]."""
+    """Probabilities before and after, of the two decisions and the likeliest others: scores [2, K]."""
     found = victim.probabilities(scores)
-    classes = torch.unique(found.topk(min(BARS, found.shape[1]) // 2 + 1, dim=1).indices).tolist()[:BARS]
-    classes.sort(key=lambda index: float(found[0, index]))
+    decided = dict.fromkeys(victim.decide(scores).tolist())
+    likely = dict.fromkeys(found.amax(dim=0).argsort(descending=True).tolist())
+    classes = list(decided | likely)[:BARS][::-1]  # from below
     places = np.arange(len(classes))
-    for offset, colour, label, values in ((0.2, _BEFORE, "before", found[0]), (-0.2, _AFTER, "after", found[1])):
-        axes.barh(places + offset, values[classes].numpy(), 0.38, color=colour, label=label)
+    for offset, colour, values in ((0.2, _BEFORE, found[0]), (-0.2, _AFTER, found[1])):
+        axes.barh(places + offset, values[classes].numpy(), 0.38, color=colour)
     axes.set_yticks(places, [_short(names[index]) for index in classes])
     axes.set_xlim(0, 1)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.set_title("scores before (blue) and after (red)", fontsize=9)
 
 
 def _short(name: str, length: int = 22) -> str:

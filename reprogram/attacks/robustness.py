@@ -11,10 +11,10 @@ import torch
 from reprogram import artefact, build, sourcing
 from reprogram.attacks.account import PURPOSE, Account, counted
 from reprogram.attacks.base import GradientAttack, QueryAttack, expect_at_least
-from reprogram.attacks.campaign import Outcome, ask, follow, look
+from reprogram.attacks.campaign import ask, follow, look
 from reprogram.attacks.pictures import draw_attacked, draw_curve
 from reprogram.attacks.report import curve, write_curve
-from reprogram.attacks.victim import BareSource, Victim, WholeClassifier
+from reprogram.attacks.victim import BareSource, WholeClassifier
 from reprogram.checks import is_black_box
 from reprogram.data.base import SPLITS
 from reprogram.data.splits import limit
@@ -51,8 +51,8 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
     classifier = artefact.load(directory.path, device=device.type)
     if isinstance(chosen, GradientAttack) and not classifier.source.spec.differentiable:
         raise ConfigError(
-            f"attack={chosen.name}: expected a source that shows its gradient, got {classifier.source.spec.name} behind "
-            "a black box; choose attack=square, zoo or one_pixel"
+            f"attack={chosen.name}: expected a source that shows its gradient, got {classifier.source.spec.name} in a "
+            "black box; choose attack=square, zoo or one_pixel"
         )
     output = Path(cfg["output"] or directory.path / "attacks" / f"{chosen.name}_{cfg['target']}")
     examples = limit(build.task_data(own).splits[cfg["split"]], cfg["max_examples"], cfg["seed"])

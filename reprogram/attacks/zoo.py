@@ -68,7 +68,7 @@ class Zoo(QueryAttack):
         resolution: int | None = 8,
         num_coordinates: int = 8,
         smoothing: float = 0.5,
-        lr: float = 0.5,
+        lr: float = 1.0,
         seed: int = 0,
     ) -> None:
         (self.strength,) = expect_strengths("attack.strength", [strength])
