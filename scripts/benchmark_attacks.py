@@ -29,12 +29,12 @@ SHOWN = (0.004, 0.031)  # strengths of the table
 
 HEADING = """# How easily they are fooled
 
-Accuracy under attack [95 % bootstrap interval; by lesion on HAM10000] of two small white-box runs of MobileNetV1-0.25 at
-128 pixels (600 training images, two epochs: far from the best that can be had) on 50 images of the test split, and of
-the bare source on the same images, resized to its canvas, by its own first answers. `after` is, of fgsm and pgd, at a
-largest change of a pixel of 0.031 (8 / 255), with 0.004 (1 / 255) beside it; square and zoo have the same 0.031 and 200
-queries for each image, one_pixel a single pixel and 200 queries. Queries are the ledger's, the first look at each of
-the 50 images included. Made by
+Accuracy under attack [95 % bootstrap interval; by lesion on HAM10000] of two small white-box runs of MobileNetV1-0.25
+at 128 pixels (600 training images, two epochs: far from the best there is) on 50 images of the test split, and of the
+bare source on the same images, resized to its canvas, by its own first answers. `after` is, of fgsm and pgd, at a
+largest change of a pixel of 0.031 (8 / 255), with 0.004 (1 / 255) beside it; square and zoo have the same 0.031 and
+200 queries for each image, one_pixel a single pixel and 200 queries. `fooled`: of the images that were right before.
+`queries` are the ledger's, the first look at each of the 50 images included; `median`: of the fooled images. Made by
 
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_attacks.py run
     python scripts/benchmark_attacks.py report

@@ -27,7 +27,8 @@ class Outcome:
         levels: L of them, from 0 upwards.
         scores: Log-scores of what the attack has at each level.
         images: What it has at the last level: fooling images, and others as they were or as they are best.
-        queries: For each image, those it took to fool it, if it was fooled by asking.
+        fooled: For each image, whether it was right before and is not at the last level.
+        queries: Asked about each image, besides the first look.
 
     Shapes:
         scores: [L, N, K]; images: [N, C, h, w].
@@ -37,7 +38,8 @@ class Outcome:
     levels: Sequence[float]
     scores: Tensor
     images: Tensor
-    queries: list[int | None]
+    fooled: list[bool]
+    queries: list[int]
 
 
 def look(victim: Victim, images: Tensor, batch_size: int, device: torch.device) -> Tensor:
@@ -62,7 +64,9 @@ def follow(
         chosen = images[rows].to(device)
         changed[rows] = attack.perturb(victim, chosen, labels[rows], strength, batch_size).cpu()
         scores.append(clean.clone().index_copy(0, rows, look(victim, changed[rows], batch_size, device)))
-    return Outcome("strength", [0.0, *attack.strengths], torch.stack(scores), changed, [None] * len(images))
+    fooled = (victim.decide(clean) == labels) & (victim.decide(scores[-1]) != labels)
+    levels = [0.0, *attack.strengths]
+    return Outcome("strength", levels, torch.stack(scores), changed, fooled.tolist(), [0] * len(images))
 
 
 def ask(
@@ -77,7 +81,7 @@ def ask(
     """Attacks one image after the other by queries, each until it is fooled or has had its share."""
     rows = (victim.decide(clean) == labels).nonzero().squeeze(1).tolist()
     changed, last = images.clone(), clean.clone()
-    queries: list[int | None] = [None] * len(images)
+    fooled, queries = [False] * len(images), [0] * len(images)
     said = time.monotonic()
     for position, row in enumerate(rows):
         label = int(labels[row])
@@ -87,15 +91,15 @@ def ask(
         if questions.fooling is not None:
             fooling, last[row] = questions.fooling
             changed[row] = fooling[: images.shape[1]]  # a grey one may have been asked about in three channels
-            queries[row] = questions.sent
+            fooled[row] = True
+        queries[row] = questions.sent
         if time.monotonic() - said > SECONDS:
             said = time.monotonic()
-            fooled = sum(count is not None for count in queries)
-            log.info("%d of %d images attacked, %d fooled", position + 1, len(rows), fooled)
+            log.info("%d of %d images attacked, %d fooled", position + 1, len(rows), sum(fooled))
     levels = milestones(attack.max_queries)
-    done = torch.tensor([attack.max_queries + 1 if count is None else count for count in queries])
-    scores = torch.stack([torch.where((done <= level)[:, None], last, clean) for level in levels])
-    return Outcome("queries", levels, scores, changed, queries)
+    spent = torch.tensor(queries)
+    scores = torch.stack([torch.where((spent <= level)[:, None], last, clean) for level in levels])
+    return Outcome("queries", levels, scores, changed, fooled, queries)
 
 
 def milestones(most: int) -> list[float]:

@@ -50,14 +50,13 @@ def draw_curve(
 
 
 @_STYLE
-def draw_attacked(path: Path, victim: Victim, images: Tensor, labels: Tensor, outcome: Outcome, title: str) -> bool:
+def draw_attacked(path: Path, victim: Victim, images: Tensor, outcome: Outcome, title: str) -> bool:
     """Draws a few fooled images: original, attacked, difference, and scores before and after.
 
     Args:
         path: PNG file to write.
         victim: What was attacked.
         images: [N, C, h, w] as they were.
-        labels: [N].
         outcome: What became of them.
         title: Heading.
 
@@ -65,7 +64,7 @@ def draw_attacked(path: Path, victim: Victim, images: Tensor, labels: Tensor, ou
         Whether there is a picture: not without a fooled image.
     """
     before, after = victim.decide(outcome.scores[0]), victim.decide(outcome.scores[-1])
-    rows = ((before == labels) & (after != labels)).nonzero().squeeze(1)[:SHOWN].tolist()
+    rows = [row for row, fooled in enumerate(outcome.fooled) if fooled][:SHOWN]
     if not rows:
         path.unlink(missing_ok=True)
         return False

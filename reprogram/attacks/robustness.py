@@ -80,7 +80,7 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
             assert account is not None
             account.look_no_further()
             outcome = ask(chosen, victim, images, labels, clean, batch_size, device)
-    counts = [count for count in outcome.queries if count is not None]
+    counts = [count for count, fooled in zip(outcome.queries, outcome.fooled, strict=True) if fooled]
     rows = curve(outcome, victim, labels, examples, cfg["num_resamples"], cfg["seed"])
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -94,10 +94,10 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "seed": cfg["seed"],
         "examples": len(examples),
         "attacked": int(right.sum()),
-        "fooled": int((right & (victim.decide(outcome.scores[-1]) != labels)).sum()),
+        "fooled": sum(outcome.fooled),
         "measure": outcome.measure,
         "curve": rows,
-        "median_queries": statistics.median(counts) if counts else None,
+        "median_queries": statistics.median(counts) if counts and account is not None else None,
         "queries": None if account is None else account.record(),
         "timing": {"attack_s": time.monotonic() - started},
         "source_fingerprint": classifier.source.fingerprint,
@@ -107,7 +107,7 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
     write_curve(output / "curve.csv", outcome.measure, rows)
     title = f"{chosen.name} against {victim.spec.name}: {len(examples)} images of {cfg['split']}"
     draw_curve(output / "curve.png", outcome.measure, outcome.levels, [row["accuracy"] for row in rows], title)
-    draw_attacked(output / "examples.png", victim, images, labels, outcome, title)
+    draw_attacked(output / "examples.png", victim, images, outcome, title)
     return {**record, "output": str(output)}
 
 
