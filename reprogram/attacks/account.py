@@ -13,6 +13,7 @@ from reprogram.training.query_plan import cost
 log = logging.getLogger(__name__)
 
 PURPOSE = "attack"
+CHECK = "other"  # of a remote source: whether its stored answers still hold
 
 
 def counted(classifier: ReprogrammedClassifier, output: Path) -> BlackBox:
@@ -33,7 +34,7 @@ class Account:
 
     def __init__(self, box: BlackBox, budget: int | None, price_per_1000: float | None) -> None:
         self.box, self.budget, self.price = box, budget, price_per_1000
-        self._before = box.queries()[PURPOSE]
+        self._before = self._spent()
         self._uncertain, self._retried = box.uncertain, box.retried
 
     def open(self, images: int, max_queries: int) -> None:
@@ -66,7 +67,7 @@ class Account:
 
     def record(self) -> dict[str, Any]:
         """What was asked."""
-        total = self.box.queries()[PURPOSE] - self._before
+        total = self._spent() - self._before
         return {
             "total": total,
             "uncertain": self.box.uncertain - self._uncertain,
@@ -74,3 +75,7 @@ class Account:
             "budget": self.budget,
             "cost": cost(total, self.price),
         }
+
+    def _spent(self) -> int:
+        counts = self.box.queries()
+        return counts[PURPOSE] + counts[CHECK]
