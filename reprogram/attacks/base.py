@@ -1,4 +1,4 @@
-"""The interface of every attack, and what one leaves behind."""
+"""The interface of every attack, and what is refused."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from torch import Tensor
 from reprogram.attacks.questions import Questions
 from reprogram.attacks.victim import Victim
 from reprogram.errors import ConfigError
+from reprogram.types import SourceSpec
 
 
 class GradientAttack(ABC):
@@ -42,6 +43,21 @@ class QueryAttack(ABC):
             label: Its class.
             key: Tells the image from others: random numbers are a function of it and the seed.
         """
+
+
+def expect_shown(attack: GradientAttack | QueryAttack, source: SourceSpec) -> None:
+    """Refuses a source that does not show what the attack follows.
+
+    Raises:
+        ConfigError: If a gradient is wanted of a black box, or scores of one that gives labels alone.
+    """
+    if isinstance(attack, GradientAttack) and not source.differentiable:
+        raise ConfigError(
+            f"attack={attack.name}: expected a source that shows its gradient, got {source.name} in a black box; "
+            "choose attack=square, zoo or one_pixel"
+        )
+    if isinstance(attack, QueryAttack) and not source.scores:
+        raise ConfigError(f"attack={attack.name}: expected a source that gives scores, got {source.name}: labels alone")
 
 
 def expect_strengths(name: str, strengths: Sequence[float]) -> list[float]:

@@ -26,7 +26,7 @@ class Outcome:
         measure: What ``levels`` are: ``strength`` or ``queries`` (for each image).
         levels: L of them, from 0 upwards.
         scores: Log-scores of what the attack has at each level.
-        images: What it has at the last level: fooling images, and others as they were or as they are best.
+        images: Those of the last strength, or those that fool; all others as they were.
         fooled: For each image, whether it was right before and is not at the last level.
         queries: Asked about each image, besides the first look.
 

@@ -10,7 +10,7 @@ import torch
 
 from reprogram import artefact, build, sourcing
 from reprogram.attacks.account import PURPOSE, Account, counted
-from reprogram.attacks.base import GradientAttack, QueryAttack, expect_at_least
+from reprogram.attacks.base import GradientAttack, QueryAttack, expect_at_least, expect_shown
 from reprogram.attacks.campaign import ask, follow, look
 from reprogram.attacks.pictures import draw_attacked, draw_curve
 from reprogram.attacks.report import curve, write_curve
@@ -37,7 +37,7 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         RunError: If the run is not finished.
-        ConfigError: If a value is wrong, or the gradient of a black box is asked for.
+        ConfigError: If a value is wrong, or the source does not show what the attack follows.
         QueryBudgetExceeded: If the budget is too small for the attack; nothing is sent then.
         DataError: If not a single image is right before the attack.
     """
@@ -45,15 +45,11 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
     directory = RunDirectory(Path(cfg["run"]))
     own = directory.read_config()
     directory.read_metrics()
-    chosen: GradientAttack | QueryAttack = call(cfg["attack"], "attack", seed=cfg["seed"])
     _check(cfg)
+    chosen: GradientAttack | QueryAttack = call(cfg["attack"], "attack", seed=cfg["seed"])
     device = torch.device(sourcing.device_type(cfg["accelerator"]))
     classifier = artefact.load(directory.path, device=device.type)
-    if isinstance(chosen, GradientAttack) and not classifier.source.spec.differentiable:
-        raise ConfigError(
-            f"attack={chosen.name}: expected a source that shows its gradient, got {classifier.source.spec.name} in a "
-            "black box; choose attack=square, zoo or one_pixel"
-        )
+    expect_shown(chosen, classifier.source.spec)
     output = Path(cfg["output"] or directory.path / "attacks" / f"{chosen.name}_{cfg['target']}")
     examples = limit(build.task_data(own).splits[cfg["split"]], cfg["max_examples"], cfg["seed"])
     output.mkdir(parents=True, exist_ok=True)
@@ -117,6 +113,8 @@ def _check(cfg: dict[str, Any]) -> None:
     Raises:
         ConfigError: Naming the key.
     """
+    if not isinstance(cfg.get("attack"), dict):
+        raise ConfigError(f"attack: expected a choice such as attack=pgd, got {cfg.get('attack')!r}")
     for key, known in (("split", SPLITS), ("target", TARGETS)):
         if cfg[key] not in known:
             raise ConfigError(f"{key}: expected one of {', '.join(known)}, got '{cfg[key]}'")

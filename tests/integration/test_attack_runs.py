@@ -148,6 +148,7 @@ def test_the_gradient_of_a_black_box_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["~attack"], "attack: expected a choice such as attack=pgd, got None"),
         (["target=program"], "target: expected one of classifier, source, got 'program'"),
         (["split=dev"], "split: expected one of train, val, test"),
         (["max_examples=0"], "max_examples: expected a whole number >= 1, got 0"),
