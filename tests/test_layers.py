@@ -55,9 +55,10 @@ LAYERS: dict[str, set[str]] = {
     "checks": {"errors", "evaluation", "instantiation", "types"},
     "sweeps": GROUND | {"evaluation", "instantiation", "sources"},
     "reports": GROUND | {"evaluation", "checks", "records"},
+    "attacks": BELOW_COMMANDS,
     "serving": BELOW_COMMANDS,
     "active": BELOW_COMMANDS,
-    "commands": BELOW_COMMANDS | {"active", "reports", "serving", "sweeps"},
+    "commands": BELOW_COMMANDS | {"active", "attacks", "reports", "serving", "sweeps"},
     "__init__": BELOW_COMMANDS,
 }
 HYDRA_ROOMS = {"build", "runs", "commands"}

@@ -11,7 +11,7 @@ from reprogram.errors import ConfigError, QueryBudgetExceeded
 from reprogram.sources.account_file import AccountFile
 from reprogram.sources.account_server import SCHEME, AccountServer
 
-PURPOSES = ("train", "mapping", "validation", "test", "baseline", "other")
+PURPOSES = ("train", "mapping", "validation", "test", "baseline", "attack", "other")
 """What an image may be sent for."""
 
 LEDGER_FILE, OWN_RUN = "ledger.sqlite", "."
@@ -207,9 +207,13 @@ class Ledger:
         """Queries of all runs in the file."""
         return int(self._file.rows(SUMS)[0][0])
 
+    def taken(self) -> int:
+        """Queries spent or reserved by anybody."""
+        return int(sum(self._file.rows(SUMS)[0]))
+
     def free(self) -> int | None:
         """Queries neither spent nor reserved by anybody; ``None`` without a budget."""
-        return None if self.budget is None else max(0, self.budget - sum(self._file.rows(SUMS)[0]))
+        return None if self.budget is None else max(0, self.budget - self.taken())
 
     def lost(self) -> dict[str, int]:
         """Counted queries of this run that got no usable answer, by purpose: a process died, or the oracle failed."""

@@ -1,0 +1,126 @@
+"""How easily a finished run is fooled: the work behind ``reprogram-attack``."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reprogram import artefact, build, sourcing
+from reprogram.attacks.account import PURPOSE, Account, counted
+from reprogram.attacks.base import GradientAttack, QueryAttack, expect_at_least, expect_shown
+from reprogram.attacks.campaign import ask, follow, look
+from reprogram.attacks.pictures import draw_attacked, draw_curve
+from reprogram.attacks.report import curve, write_curve
+from reprogram.attacks.victim import BareSource, WholeClassifier
+from reprogram.checks import is_black_box
+from reprogram.data.base import SPLITS
+from reprogram.data.splits import limit
+from reprogram.errors import ConfigError, DataError
+from reprogram.instantiation import call
+from reprogram.records import RunDirectory, environment
+
+SCHEMA_VERSION = 1
+TARGETS = ("classifier", "source")
+
+
+def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Attacks a finished run, and writes the records and pictures.
+
+    Args:
+        cfg: As composed from ``configs/attack.yaml``.
+
+    Returns:
+        The contents of ``metrics.json``, and ``output``, its folder.
+
+    Raises:
+        RunError: If the run is not finished.
+        ConfigError: If a value is wrong, or the source does not show what the attack follows.
+        QueryBudgetExceeded: If the budget is too small for the attack; nothing is sent then.
+        DataError: If not a single image is right before the attack.
+    """
+    cfg = build.plain(cfg)
+    directory = RunDirectory(Path(cfg["run"]))
+    own = directory.read_config()
+    directory.read_metrics()
+    _check(cfg)
+    chosen: GradientAttack | QueryAttack = call(cfg["attack"], "attack", seed=cfg["seed"])
+    device = torch.device(sourcing.device_type(cfg["accelerator"]))
+    classifier = artefact.load(directory.path, device=device.type)
+    expect_shown(chosen, classifier.source.spec)
+    output = Path(cfg["output"] or directory.path / "attacks" / f"{chosen.name}_{cfg['target']}")
+    examples = limit(build.task_data(own).splits[cfg["split"]], cfg["max_examples"], cfg["seed"])
+    output.mkdir(parents=True, exist_ok=True)
+    account = None
+    if isinstance(chosen, QueryAttack):
+        price = own["access"]["price_per_1000"] if is_black_box(own) else None
+        account = Account(counted(classifier, output), cfg["query_budget"], price)
+        account.open(len(examples), chosen.max_queries)
+    victim = WholeClassifier(classifier) if cfg["target"] == "classifier" else BareSource(classifier.source)
+    started, batch_size = time.monotonic(), cfg["batch_size"] or own["data"]["batch_size"]
+    images = victim.images(examples)
+    with classifier.source.asked_for(PURPOSE):
+        clean = look(victim, images, batch_size, device)
+        # a bare source knows nothing of target classes: it is right as long as it says what it said at first
+        labels = examples.targets if cfg["target"] == "classifier" else victim.decide(clean)
+        right = victim.decide(clean) == labels
+        if not right.any():
+            raise DataError(
+                f"{victim.spec.name}: expected images that are right before the attack, got none of {right.numel()}"
+            )
+        if isinstance(chosen, GradientAttack):
+            outcome = follow(chosen, victim, images, labels, clean, batch_size, device)
+        else:
+            assert account is not None
+            account.look_no_further()
+            outcome = ask(chosen, victim, images, labels, clean, batch_size, device)
+    counts = [count for count, fooled in zip(outcome.queries, outcome.fooled, strict=True) if fooled]
+    rows = curve(outcome, victim, labels, examples, cfg["num_resamples"], cfg["seed"])
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "run": str(directory.path),
+        "task": classifier.task.name,
+        "source": classifier.source.spec.name,
+        "access": "black_box" if is_black_box(own) else "white_box",
+        "split": cfg["split"],
+        "target": cfg["target"],
+        "attack": {"name": chosen.name, **{key: value for key, value in cfg["attack"].items() if key != "_target_"}},
+        "seed": cfg["seed"],
+        "examples": len(examples),
+        "attacked": int(right.sum()),
+        "fooled": sum(outcome.fooled),
+        "measure": outcome.measure,
+        "curve": rows,
+        "median_queries": statistics.median(counts) if counts and account is not None else None,
+        "queries": None if account is None else account.record(),
+        "timing": {"attack_s": time.monotonic() - started},
+        "source_fingerprint": classifier.source.fingerprint,
+        "environment": environment(device),
+    }
+    artefact.write_json(output / "metrics.json", record)
+    write_curve(output / "curve.csv", outcome.measure, rows)
+    title = f"{chosen.name} against {victim.spec.name}: {len(examples)} images of {cfg['split']}"
+    draw_curve(output / "curve.png", outcome.measure, outcome.levels, [row["accuracy"] for row in rows], title)
+    draw_attacked(output / "examples.png", victim, images, outcome, title)
+    return {**record, "output": str(output)}
+
+
+def _check(cfg: dict[str, Any]) -> None:
+    """Refuses what no constructor sees.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    if not isinstance(cfg.get("attack"), dict):
+        raise ConfigError(f"attack: expected a choice such as attack=pgd, got {cfg.get('attack')!r}")
+    for key, known in (("split", SPLITS), ("target", TARGETS)):
+        if cfg[key] not in known:
+            raise ConfigError(f"{key}: expected one of {', '.join(known)}, got '{cfg[key]}'")
+    least = {"num_resamples": 1, "seed": 0}
+    least |= {key: 1 for key in ("max_examples", "query_budget", "batch_size") if cfg[key] is not None}
+    for key, value in least.items():
+        if not isinstance(cfg[key], int) or isinstance(cfg[key], bool):
+            raise ConfigError(f"{key}: expected a whole number >= {value}, got {cfg[key]!r}")
+        expect_at_least(key, cfg[key], value)
