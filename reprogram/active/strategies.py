@@ -110,7 +110,7 @@ class Uncertainty(Strategy):
         from skactiveml.pool import uncertainty_scores
 
         rows = np.random.default_rng(seed).permutation(pool.open)
-        if pool.probabilities is None:
+        if pool.probabilities is None or not len(rows):  # scikit-activeml scores no empty pool
             return rows[:count]
         worth = uncertainty_scores(pool.probabilities[rows], method=MEASURES[self.measure])
         chosen: Rows = rows[np.argsort(-worth, kind="stable")[:count]]
