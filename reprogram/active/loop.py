@@ -59,7 +59,10 @@ class Rounds:
             if record is None:
                 if this.labels() is None:
                     self._label(this, before, count)
+                self._check_labels(this)
                 this.end(record := self._learn(this, before))
+            else:
+                self._check_labels(this)  # the next round begins with them
             records.append(record)
             before = this
             sure = self.options.confidence
@@ -138,6 +141,22 @@ class Rounds:
             None if kind is None else self.learner.features(kind),
         )
 
+    def _check_labels(self, this: Round) -> None:
+        """Refuses a file of labels that was lost or edited: what it said would be asked again, or be learned wrongly.
+
+        Raises:
+            RunError: If there are no labels, or labels of other examples or classes.
+        """
+        labels, ids, names = this.labels(), set(self.pool.examples.ids), set(self.pool.spec.class_names)
+        if not labels:
+            raise RunError(f"{this.labels_file}: expected the labels of the round, got none; put a copy back")
+        wrong = [one.id for one in labels if one.id not in ids or one.label not in names]
+        if wrong:
+            raise RunError(
+                f"{this.labels_file}: expected examples of the pool and classes of the task, got others in "
+                f"{', '.join(wrong[:5])}; it is not for editing, put a copy back"
+            )
+
     def _learn(self, this: Round, before: Round | None) -> dict[str, Any]:
         found = self.learner.learn(this, before)
         labels = this.labels() or []
@@ -187,6 +206,8 @@ def claim(folder: Path, pool: Pool, block: Mapping[str, Any], seed: int) -> None
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: cannot be read ({error}); put a copy back") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file}: expected what the rounds are about, got {found!r}; put a copy back")
     differing = [key for key in record if found.get(key) != record[key]]
     if differing:
         raise RunError(
