@@ -56,13 +56,11 @@ class Rounds:
         for number, count in enumerate(self.targets(), 1):
             this = self.round(number)
             record = this.record()
+            if record is None and this.labels() is None:
+                self._label(this, before, count)
+            self._check_labels(this)
             if record is None:
-                if this.labels() is None:
-                    self._label(this, before, count)
-                self._check_labels(this)
                 this.end(record := self._learn(this, before))
-            else:
-                self._check_labels(this)  # the next round begins with them
             records.append(record)
             before = this
             sure = self.options.confidence
