@@ -77,6 +77,11 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
             "active.train: expected last behind a black box, where every round would pay for its training, for the "
             "pool and for test, got each"
         )
+    if options.warm_start and when == "last":
+        raise ConfigError(
+            "active.warm_start: expected false where the program is trained after the last round alone, so that no "
+            "round has one to begin with, got true"
+        )
     pool = build.pool(cfg)
     check_monitor(cfg["callbacks"]["monitor"], pool.spec)
     folder = Path(cfg["run_dir"] or f"runs/active_{_digest(cfg, block)[:8]}").absolute()
@@ -92,7 +97,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     else:
         learner = MappingRounds(cfg, pool, folder, account)
     prices = options.price_per_label, cfg["access"].get("price_per_1000")
-    plan = Plan(len(pool.examples), known, targets, learner.queries(targets[-1]), *prices)
+    trained_on = len(pool.examples) if strategy.passes_on else targets[-1]  # at most
+    plan = Plan(len(pool.examples), known, targets, learner.queries(trained_on), *prices)
     for position, line in enumerate(plan.lines()):
         log.info("%-8s %s", "" if position else "plan", line)
     if cfg["access"].get("dry_run"):

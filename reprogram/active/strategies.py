@@ -55,6 +55,9 @@ class Strategy(ABC):
     features: str | None = None
     """What of the pool it must see: ``log_probs`` of the source, or its penultimate ``features``; ``None``: neither."""
 
+    passes_on: bool = False
+    """Whether examples that nobody labelled are trained on too."""
+
     @abstractmethod
     def choose(self, pool: Pool, count: int, seed: int) -> Rows:
         """Rows of ``count`` open examples, most wanted first; the same arguments give the same rows."""

@@ -112,6 +112,18 @@ def test_labels_and_queries_are_in_one_plan(active: Active, caplog) -> None:
     assert "60.00 for 30 labels" in line
 
 
+def test_the_plan_knows_that_labels_are_passed_on(active: Active, tmp_path: Path, caplog) -> None:
+    """Then the run at the end is trained on the whole pool, not on what is labelled."""
+    caplog.set_level("INFO")
+    overrides = (*BLACK_BOX, "active=propagation", "active.fractions=[0.3]")
+    learn(active(*overrides, "access.dry_run=true"))
+    line = next(line for line in caplog.text.splitlines() if " queries: " in line)
+    assert "120 for train" in line  # one epoch of 60, two queries each
+    learn(active(*overrides))
+    spent = Ledger(tmp_path / "active" / "ledger.sqlite", "").total()
+    assert spent <= int(line.split(" queries: ")[0].split()[-1].replace(",", ""))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -121,6 +133,7 @@ def test_labels_and_queries_are_in_one_plan(active: Active, caplog) -> None:
         (("resume=runs/x",), "resume: is of one run"),
         (("protocol.labels=x.csv",), "protocol.labels: each round has its own"),
         ((*BLACK_BOX, "active.train=each"), "active.train: expected last behind a black box"),
+        (("active.train=last", "active.warm_start=true"), "active.warm_start: expected false where the program"),
         ((*BLACK_BOX, "access.store=off"), "access.store: expected on, so that the pool is paid for once"),
         ((*BLACK_BOX, "access.query_budget=20"), "access.query_budget: expected more than 30"),
         ((*BLACK_BOX, "mapping=assignment"), "mapping: expected one that is fitted"),
