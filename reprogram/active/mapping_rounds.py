@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reprogram import build
-from reprogram.accounting import query_plan
+from reprogram.accounting import NOTHING, Paid, query_plan
 from reprogram.active.learner import Floats, Learner
 from reprogram.active.plan import Queries
 from reprogram.active.round_files import Round
@@ -20,7 +20,6 @@ from reprogram.evaluation.baselines import Baselines
 from reprogram.evaluation.intervals import with_intervals
 from reprogram.evaluation.predictions import Predictions
 from reprogram.mappings.base import LabelMapping
-from reprogram.records import RunDirectory
 from reprogram.runs import train
 from reprogram.sources.base import SourceModel
 from reprogram.sources.ledger import Ledger
@@ -94,7 +93,7 @@ class MappingRounds(Learner):
             raise ConfigError(
                 f"access.query_budget: expected more than {alone}, what the rest of the pool alone costs, got {budget}"
             )
-        access = {**self.cfg["access"], "prime": primed, "query_budget": None if budget is None else budget - alone}
+        access = {**self.cfg["access"], "prime": primed}
         chosen = Baselines.chosen(self.cfg["evaluation"]["baselines"], True)
         evaluation = {**self.cfg["evaluation"], "baselines": chosen}
         data = TaskData(
@@ -103,22 +102,27 @@ class MappingRounds(Learner):
         model = self._classifier
         estimator = build.estimator(self.cfg, model.program)
         cfg = {**self.cfg, "access": access, "evaluation": evaluation}
-        plan = query_plan(cfg, data, estimator.queries_per_example, model.mapping.schedule, self._remote)
+        paid = Paid({}, alone)
+        try:
+            plan = query_plan(cfg, data, estimator.queries_per_example, model.mapping.schedule, self._remote, paid)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; all without the {alone} queries for the rest of the pool") from error
         assert plan is not None
         return Queries(alone, plan)
 
     def finish(self, this: Round) -> Path:
         """Trains program and mapping with all labels, on what the budget has left."""
-        directory = RunDirectory(self.folder / "run")
-        cfg = self.run_config(directory.path, this.labels_file)
-        queries = self.queries(len(this.labels() or []))
-        if queries is not None:
-            cfg["access"] = {**cfg["access"], "prime": queries.run.prime}
-            if queries.run.budget is not None:  # of which the account holds the pool already
-                cfg["trainer"] = {**cfg["trainer"], "max_steps": queries.run.steps}
+        cfg, paid = self.run_config(this.run, this.labels_file), NOTHING
+        if self.account is not None:
+            labels = len(this.labels() or [])
+            primed = min(self.cfg["access"]["prime"] or labels, labels)
+            cfg["access"] = {**cfg["access"], "prime": primed}
+            answers = {"mapping": primed, "validation": len(self.pool.held_out["val"])}
+            own = sum(build.ledger(cfg, this.run).spent().values())  # of a run that was cut off
+            paid = Paid(answers, max(0, self.account.total() - own - sum(answers.values())))
         with suppress(RunFinished):
-            train(cfg)
-        return directory.path
+            train(cfg, paid=paid)
+        return this.run
 
     @torch.no_grad()
     def _fitted(self, this: Round) -> LabelMapping:
