@@ -106,7 +106,15 @@ def test_the_smallest_budget_that_the_plan_takes_pays_for_the_end(active: Active
     more = learn(active(*overrides, "access.query_budget=900", "active.fractions=[0.3,0.5,0.7]"))
     assert more is not None
     assert more.run == tmp_path / "active" / "round_3" / "run"
-    assert Ledger(tmp_path / "active" / "ledger.sqlite", "").total() <= 900
+    spent = Ledger(tmp_path / "active" / "ledger.sqlite", "").total()
+    assert spent <= 900
+    (tmp_path / "active").rename(tmp_path / "moved")
+    moved = learn(
+        active(*overrides, "access.query_budget=900", "active.fractions=[0.3,0.5,0.7]", f"run_dir={tmp_path / 'moved'}")
+    )
+    assert moved is not None
+    assert moved.run == tmp_path / "moved" / "round_3" / "run"
+    assert Ledger(tmp_path / "moved" / "ledger.sqlite", "").total() == spent
 
 
 def test_the_losses_that_steps_start_from_are_paid_for(active: Active, tmp_path: Path) -> None:
