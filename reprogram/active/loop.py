@@ -109,7 +109,10 @@ class Rounds:
         labels += [Label(name, label, 1.0, self.options.labels, this.number) for name, label in given.labels.items()]
         skipped = [*skipped, *given.skipped]
         if not labels:
-            raise RunError(f"{this.path}: every example was skipped, so there is nothing to learn from")
+            raise RunError(
+                f"{this.path}: every example was skipped, so there is nothing to learn from; label one in sheet.csv, "
+                "or begin with more of them (active.fractions) in another run_dir"
+            )
         found = self.strategy.propagate(self._seen(labels, skipped, before), seed)
         if found is not None:
             names, ids = self.pool.spec.class_names, self.pool.examples.ids

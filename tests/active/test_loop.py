@@ -271,3 +271,16 @@ def test_records_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "active.json").write_text("[]")
     with pytest.raises(RunError, match=r"active.json: expected what the rounds are about"):
         claim(tmp_path, make_pool(), {}, seed=0)
+
+
+def test_a_sheet_of_skipped_examples_alone_can_be_corrected(tmp_path: Path) -> None:
+    going = rounds(tmp_path, make_pool(np.full(N, -1)), labels="person", fractions=[0.2])
+    with pytest.raises(Waiting):
+        going.go()
+    sheet, ids = going.round(1).path / "sheet.csv", going.round(1).chosen() or []
+    fill(sheet, dict.fromkeys(ids, "skip"))
+    with pytest.raises(RunError, match=r"every example was skipped, .*; label one in sheet.csv"):
+        going.go()
+    fill(sheet, {**dict.fromkeys(ids, "skip"), ids[0]: "benign"})
+    assert [record["labels"] for record in going.go()] == [1]
+    assert going.round(1).skipped() == ids[1:]
