@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,12 +20,33 @@ from reprogram.training.query_plan import QueryPlan, Sizes, cost, plan_queries
 log = logging.getLogger(__name__)
 
 
+class Paid(NamedTuple):
+    """What others have spent of the run's budget before it.
+
+    Args:
+        answers: Queries by purpose whose answers are stored and will be asked for again by the run.
+        beside: All other queries.
+    """
+
+    answers: Mapping[str, int]
+    beside: int
+
+
+NOTHING = Paid({}, 0)
+
+
 def query_plan(
-    cfg: Mapping[str, Any], data: TaskData, queries_per_example: int, fits: RefitSchedule, remote: bool = False
+    cfg: Mapping[str, Any],
+    data: TaskData,
+    queries_per_example: int,
+    fits: RefitSchedule,
+    remote: bool = False,
+    paid: Paid = NOTHING,
 ) -> QueryPlan | None:
     """What the run will ask of a black box, whose attempts may fail where it is remote; ``None`` in a white box."""
     if not is_black_box(cfg):
         return None
+    budget = cfg["access"]["query_budget"]
     access, batch_size = cfg["access"], cfg["data"]["batch_size"]
     train, val, test = (len(data.splits[split]) for split in ("train", "val", "test"))
     batches = -(-train // batch_size)
@@ -40,7 +61,7 @@ def query_plan(
             processes=launched.processes(cfg["trainer"]),
             batches=batches_of_epoch(cfg["trainer"], batches),
         ),
-        budget=access["query_budget"],
+        budget=None if budget is None else budget - paid.beside,
         max_steps=total_steps(cfg["trainer"], batches),
         validations=access["validations"],
         prime=access["prime"],
@@ -62,7 +83,7 @@ def announce_plan(plan: QueryPlan, access: dict[str, Any], source: SourceModel) 
         log.info("%-8s %s", "" if position else "plan", line)
 
 
-def open_account(account: Ledger, plan: QueryPlan, continued: bool = False) -> None:
+def open_account(account: Ledger, plan: QueryPlan, continued: bool = False, paid: Paid = NOTHING) -> None:
     """Reserves all but the training, as far as a run that is continued has no answers to it yet.
 
     What a crash cost must be asked again; where that is more than is left, a continued run goes without its baselines,
@@ -72,6 +93,7 @@ def open_account(account: Ledger, plan: QueryPlan, continued: bool = False) -> N
         account: Of the run.
         plan: What it will ask.
         continued: Whether it was begun before, so that the account must know it.
+        paid: What needs no reservation, since others have paid for it.
 
     Raises:
         QueryBudgetExceeded: If too little is left for the test.
@@ -85,7 +107,7 @@ def open_account(account: Ledger, plan: QueryPlan, continued: bool = False) -> N
     account.begin()
     spent, lost = account.spent(), account.lost()
     wanted = {
-        purpose: max(0, planned - spent[purpose] + lost[purpose])
+        purpose: max(0, planned - paid.answers.get(purpose, 0) - spent[purpose] + lost[purpose])
         for purpose, planned in plan.amounts.items()
         if purpose != "train"
     }

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from reprogram import artefact, build, launched, preemption, sourcing, trainers
-from reprogram.accounting import announce_plan, open_account, query_plan
+from reprogram.accounting import NOTHING, Paid, announce_plan, open_account, query_plan
 from reprogram.checks import check, check_monitor, check_scores, is_black_box
 from reprogram.data.base import TaskData
 from reprogram.data.loader import BatchLoader
@@ -38,12 +38,13 @@ from reprogram.training.module import ReprogrammingModule
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResult | None:
+def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False, paid: Paid = NOTHING) -> RunResult | None:
     """Trains, evaluates once on the test split, and writes the records.
 
     Args:
         cfg: As composed from ``configs/train.yaml``.
         just_asked: Whether the source was asked a moment ago, so that it has not drifted from what it answered.
+        paid: What of the query budget others have spent before.
 
     Returns:
         The result; ``None`` on all processes but the first.
@@ -90,7 +91,7 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     estimator = build.estimator(cfg, classifier.program)
     check_scores(source.spec, estimator.needs_scores)
     remote = isinstance(source, RemoteSource)
-    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule, remote)
+    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule, remote, paid)
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     if plan is not None:
@@ -115,7 +116,7 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False) -> RunResu
     try:
         if first:
             if account is not None and plan is not None:
-                open_account(account, plan, continued=directory.config_file.is_file())
+                open_account(account, plan, directory.config_file.is_file(), paid)
             directory.claim(cfg)
             os.environ[RUN_DIR_VARIABLE] = str(directory.path)
             _announce(directory, data, source, checkpoint)

@@ -12,7 +12,7 @@ from reprogram import build
 from reprogram.active.curve import draw_curve, write_curve
 from reprogram.active.labellers import Waiting
 from reprogram.active.learner import Learner
-from reprogram.active.loop import Rounds, claim
+from reprogram.active.loop import CHANGEABLE, Rounds, claim
 from reprogram.active.mapping_rounds import MappingRounds
 from reprogram.active.options import Options
 from reprogram.active.plan import Plan
@@ -77,9 +77,14 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
             "active.train: expected last behind a black box, where every round would pay for its training, for the "
             "pool and for test, got each"
         )
+    if options.warm_start and when == "last":
+        raise ConfigError(
+            "active.warm_start: expected false where the program is trained after the last round alone, so that no "
+            "round has one to begin with, got true"
+        )
     pool = build.pool(cfg)
     check_monitor(cfg["callbacks"]["monitor"], pool.spec)
-    folder = Path(cfg["run_dir"] or f"runs/active_{_digest({**cfg, 'active': block})[:8]}").absolute()
+    folder = Path(cfg["run_dir"] or f"runs/active_{_digest(cfg, block)[:8]}").absolute()
     known = 0 if options.labels == "data" else int((pool.known >= 0).sum())
     targets = options.targets(len(pool.examples), known)
     account = None
@@ -92,7 +97,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     else:
         learner = MappingRounds(cfg, pool, folder, account)
     prices = options.price_per_label, cfg["access"].get("price_per_1000")
-    plan = Plan(len(pool.examples), known, targets, learner.queries(targets[-1]), *prices)
+    trained_on = len(pool.examples) if strategy.passes_on else targets[-1]  # at most
+    plan = Plan(len(pool.examples), known, targets, learner.queries(trained_on), *prices)
     for position, line in enumerate(plan.lines()):
         log.info("%-8s %s", "" if position else "plan", line)
     if cfg["access"].get("dry_run"):
@@ -135,5 +141,8 @@ def _paid_once(access: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**access, "ledger": shared, "store": "on"}
 
 
-def _digest(value: object) -> str:
+def _digest(cfg: Mapping[str, Any], block: Mapping[str, Any]) -> str:
+    """The same for a line that goes on with rounds: with more of them, a part of a sheet, or a larger budget."""
+    access = without(cfg["access"], ("query_budget", "dry_run"))
+    value = {**cfg, "access": access, "active": without(block, CHANGEABLE)}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -42,6 +42,7 @@ class ClusterRepresentatives(Strategy):
         if trust is not None and not 0 < trust <= 1:
             raise ConfigError(f"active.strategy.trust: expected a number in (0, 1] or null, got {trust}")
         self.features, self.components, self.trust = sees, components, trust
+        self.passes_on = trust is not None
         self.name = "clusters" if trust is None else "propagation"
 
     def choose(self, pool: Pool, count: int, seed: int) -> Rows:

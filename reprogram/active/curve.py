@@ -78,7 +78,8 @@ def draw_curve(path: Path, records: Sequence[Mapping[str, Any]], metric: str, ti
         if bands:
             where, low, high = zip(*bands, strict=True)
             axes.fill_between(where, low, high, color=_COLOURS[split], alpha=0.15, linewidth=0)
-    right = [(one["labels"], one["propagated"]["accuracy"]) for one in records if one["propagated"]["accuracy"]]
+    right = [(one["labels"], one["propagated"]["accuracy"]) for one in records]
+    right = [(labels, share) for labels, share in right if share is not None]
     if right:
         axes.plot(*zip(*right, strict=True), "s--", color=_SECOND, label="propagated labels that are right", ms=4)
     axes.set(xlabel="labels", ylabel=metric_title(metric), title=title)

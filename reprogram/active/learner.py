@@ -60,7 +60,7 @@ class Learner(ABC):
         """Ends with the labels of the last round; returns the directory of the finished run."""
 
     def queries(self, labels: int) -> Queries | None:
-        """What a black box will be asked for so many labels; ``None`` in a white box."""
+        """What a black box will be asked for so many labels, those passed on included; ``None`` in a white box."""
         del labels
         return None
 

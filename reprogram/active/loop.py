@@ -56,9 +56,10 @@ class Rounds:
         for number, count in enumerate(self.targets(), 1):
             this = self.round(number)
             record = this.record()
+            if record is None and this.labels() is None:
+                self._label(this, before, count)
+            self._check_labels(this)
             if record is None:
-                if this.labels() is None:
-                    self._label(this, before, count)
                 this.end(record := self._learn(this, before))
             records.append(record)
             before = this
@@ -108,7 +109,10 @@ class Rounds:
         labels += [Label(name, label, 1.0, self.options.labels, this.number) for name, label in given.labels.items()]
         skipped = [*skipped, *given.skipped]
         if not labels:
-            raise RunError(f"{this.path}: every example was skipped, so there is nothing to learn from")
+            raise RunError(
+                f"{this.path}: every example was skipped, so there is nothing to learn from; label one in sheet.csv, "
+                "or begin with more of them (active.fractions) in another run_dir"
+            )
         found = self.strategy.propagate(self._seen(labels, skipped, before), seed)
         if found is not None:
             names, ids = self.pool.spec.class_names, self.pool.examples.ids
@@ -137,6 +141,22 @@ class Rounds:
             None if before is None or kind is not None else self.learner.probabilities(before),
             None if kind is None else self.learner.features(kind),
         )
+
+    def _check_labels(self, this: Round) -> None:
+        """Refuses a file of labels that was lost or edited: what it said would be asked again, or be learned wrongly.
+
+        Raises:
+            RunError: If there are no labels, or labels of other examples or classes.
+        """
+        labels, ids, names = this.labels(), set(self.pool.examples.ids), set(self.pool.spec.class_names)
+        if not labels:
+            raise RunError(f"{this.labels_file}: expected the labels of the round, got none; put a copy back")
+        wrong = [one.id for one in labels if one.id not in ids or one.label not in names]
+        if wrong:
+            raise RunError(
+                f"{this.labels_file}: expected examples of the pool and classes of the task, got others in "
+                f"{', '.join(wrong[:5])}; it is not for editing, put a copy back"
+            )
 
     def _learn(self, this: Round, before: Round | None) -> dict[str, Any]:
         found = self.learner.learn(this, before)
@@ -187,6 +207,8 @@ def claim(folder: Path, pool: Pool, block: Mapping[str, Any], seed: int) -> None
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: cannot be read ({error}); put a copy back") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file}: expected what the rounds are about, got {found!r}; put a copy back")
     differing = [key for key in record if found.get(key) != record[key]]
     if differing:
         raise RunError(

@@ -1,7 +1,6 @@
 """Rounds that cost labels alone: the mapping is fitted to answers that were paid for once."""
 
 import copy
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,13 @@ import torch
 from torch import Tensor
 
 from reprogram import build
-from reprogram.accounting import query_plan
+from reprogram.accounting import NOTHING, Paid, query_plan
 from reprogram.active.learner import Floats, Learner
 from reprogram.active.plan import Queries
 from reprogram.active.round_files import Round
 from reprogram.data.base import Examples, TaskData
 from reprogram.data.pool import Pool
-from reprogram.errors import ConfigError, RunFinished
+from reprogram.errors import ConfigError
 from reprogram.evaluation.baselines import Baselines
 from reprogram.evaluation.intervals import with_intervals
 from reprogram.evaluation.predictions import Predictions
@@ -58,6 +57,7 @@ class MappingRounds(Learner):
         if isinstance(inner, RemoteSource) and inner.has_open_classes:
             raise ConfigError("source.classes: the API does not say, and rounds cannot wait for it; give a list")
         self._answers: dict[str, Tensor] = {}
+        self._fit: tuple[int, LabelMapping] | None = None  # round, and what was fitted to its labels
 
     def accessed(self, source: SourceModel) -> SourceModel:
         """See ``Learner``."""
@@ -94,7 +94,7 @@ class MappingRounds(Learner):
             raise ConfigError(
                 f"access.query_budget: expected more than {alone}, what the rest of the pool alone costs, got {budget}"
             )
-        access = {**self.cfg["access"], "prime": primed, "query_budget": None if budget is None else budget - alone}
+        access = {**self.cfg["access"], "prime": primed}
         chosen = Baselines.chosen(self.cfg["evaluation"]["baselines"], True)
         evaluation = {**self.cfg["evaluation"], "baselines": chosen}
         data = TaskData(
@@ -103,25 +103,39 @@ class MappingRounds(Learner):
         model = self._classifier
         estimator = build.estimator(self.cfg, model.program)
         cfg = {**self.cfg, "access": access, "evaluation": evaluation}
-        plan = query_plan(cfg, data, estimator.queries_per_example, model.mapping.schedule, self._remote)
+        paid = Paid({}, alone)
+        try:
+            plan = query_plan(cfg, data, estimator.queries_per_example, model.mapping.schedule, self._remote, paid)
+        except ConfigError as error:
+            if budget is None:
+                raise
+            raise ConfigError(f"{error}; all without the {alone} queries for the rest of the pool") from error
         assert plan is not None
         return Queries(alone, plan)
 
     def finish(self, this: Round) -> Path:
         """Trains program and mapping with all labels, on what the budget has left."""
-        directory = RunDirectory(self.folder / "run")
-        cfg = self.run_config(directory.path, this.labels_file)
-        queries = self.queries(len(this.labels() or []))
-        if queries is not None:
-            cfg["access"] = {**cfg["access"], "prime": queries.run.prime}
-            if queries.run.budget is not None:  # of which the account holds the pool already
-                cfg["trainer"] = {**cfg["trainer"], "max_steps": queries.run.steps}
-        with suppress(RunFinished):
-            train(cfg)
-        return directory.path
+        if RunDirectory(this.run).metrics_file.is_file():  # maybe where the folder lay before
+            return this.run
+        cfg, paid = self.run_config(this.run, this.labels_file), NOTHING
+        if self.account is not None:
+            labels = len(this.labels() or [])
+            primed = min(self.cfg["access"]["prime"] or labels, labels)
+            cfg["access"] = {**cfg["access"], "prime": primed}
+            answers = {"mapping": primed, "validation": len(self.pool.held_out["val"])}
+            own = sum(build.ledger(cfg, this.run).spent().values())  # of a run that was cut off
+            paid = Paid(answers, max(0, self.account.total() - own - sum(answers.values())))
+        train(cfg, paid=paid)
+        return this.run
+
+    def _fitted(self, this: Round) -> LabelMapping:
+        """The mapping, fitted once a round: cross-validation takes long."""
+        if self._fit is None or self._fit[0] != this.number:
+            self._fit = this.number, self._fit_to(this)
+        return self._fit[1]
 
     @torch.no_grad()
-    def _fitted(self, this: Round) -> LabelMapping:
+    def _fit_to(self, this: Round) -> LabelMapping:
         labels = this.labels()
         assert labels is not None
         row_of = {name: row for row, name in enumerate(self.pool.examples.ids)}

@@ -60,13 +60,27 @@ class Round:
         write_rows(self.path / "chosen.csv", ("id",), ((name,) for name in ids))
 
     def skipped(self) -> list[str]:
-        """Ids that cannot be labelled."""
-        return self._ids("skipped.csv") or []
+        """Ids that cannot be labelled; asked for once the round has its labels.
+
+        Raises:
+            RunError: If the file is gone: what it lists would be chosen again.
+        """
+        ids = self._ids("skipped.csv")
+        if ids is None:
+            raise RunError(f"{self.path / 'skipped.csv'}: is missing beside labels.csv; put a copy back")
+        return ids
 
     def labels(self) -> list[Label] | None:
-        """All labels at the end of the round, those propagated included; ``None``: they are not there yet."""
+        """All labels at the end of the round, those propagated included; ``None``: they are not there yet.
+
+        Raises:
+            RunError: If the file was changed by somebody.
+        """
         rows = read_rows(self.labels_file, Label._fields)
-        return None if rows is None else [Label(row[0], row[1], float(row[2]), row[3], int(row[4])) for row in rows]
+        try:
+            return None if rows is None else [Label(row[0], row[1], float(row[2]), row[3], int(row[4])) for row in rows]
+        except ValueError as error:
+            raise RunError(f"{self.labels_file}: {error}; it is not for editing, put a copy back") from error
 
     def label(self, labels: Iterable[Label], skipped: Sequence[str] = ()) -> None:
         """Writes them; from here on the sheet is not read again."""
@@ -81,6 +95,8 @@ class Round:
             return None
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / 'round.json'}: cannot be read ({error}); put a copy back") from error
+        if not isinstance(found, dict) or not found.keys() >= {"labels", "confidence", "propagated", "val", "test"}:
+            raise RunError(f"{self.path / 'round.json'}: expected the result of a round; put a copy back")
         return found
 
     def end(self, record: dict[str, Any]) -> None:

@@ -55,6 +55,9 @@ class Strategy(ABC):
     features: str | None = None
     """What of the pool it must see: ``log_probs`` of the source, or its penultimate ``features``; ``None``: neither."""
 
+    passes_on: bool = False
+    """Whether examples that nobody labelled are trained on too."""
+
     @abstractmethod
     def choose(self, pool: Pool, count: int, seed: int) -> Rows:
         """Rows of ``count`` open examples, most wanted first; the same arguments give the same rows."""
@@ -110,7 +113,7 @@ class Uncertainty(Strategy):
         from skactiveml.pool import uncertainty_scores
 
         rows = np.random.default_rng(seed).permutation(pool.open)
-        if pool.probabilities is None:
+        if pool.probabilities is None or not len(rows):  # scikit-activeml scores no empty pool
             return rows[:count]
         worth = uncertainty_scores(pool.probabilities[rows], method=MEASURES[self.measure])
         chosen: Rows = rows[np.argsort(-worth, kind="stable")[:count]]

@@ -227,3 +227,60 @@ def test_files_that_were_edited_are_refused(tmp_path: Path) -> None:
     file.write_text("id,label\nscan 1,benign\n")
     with pytest.raises(RunError, match=r"labels.csv: expected the columns id, label, trust, origin, round"):
         going.round(1).labels()
+
+
+@pytest.mark.parametrize("text", [None, "id,label,trust,origin,round\n"])
+def test_labels_that_were_lost_are_not_asked_again(tmp_path: Path, text: str | None) -> None:
+    rounds(tmp_path, fractions=[0.2]).go()
+    file = Round(1, tmp_path / "round_1").labels_file
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(RunError, match=r"round_1/labels.csv: expected the labels of the round, got none"):
+        rounds(tmp_path).go()
+    assert not (tmp_path / "round_2").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",1.0,", ",x,", "could not convert string to float: 'x'; it is not for editing"),
+        ("scan ", "scam ", "expected examples of the pool and classes of the task, got others in scam"),
+        ("benign", "benignn", "expected examples of the pool and classes of the task, got others in scan"),
+    ],
+)
+def test_labels_that_were_edited_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    rounds(tmp_path, fractions=[0.2]).go()
+    file = Round(1, tmp_path / "round_1").labels_file
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(RunError, match=message):
+        rounds(tmp_path).go()
+
+
+def test_what_was_skipped_is_not_forgotten_with_its_file(tmp_path: Path) -> None:
+    rounds(tmp_path, fractions=[0.2]).go()
+    (tmp_path / "round_1" / "skipped.csv").unlink()
+    with pytest.raises(RunError, match=r"skipped.csv: is missing beside labels.csv; put a copy back"):
+        rounds(tmp_path).go()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}"])
+def test_records_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
+    rounds(tmp_path, fractions=[0.2]).go()
+    (tmp_path / "round_1" / "round.json").write_text(text)
+    with pytest.raises(RunError, match=r"round.json: expected the result of a round"):
+        rounds(tmp_path).go()
+    (tmp_path / "active.json").write_text("[]")
+    with pytest.raises(RunError, match=r"active.json: expected what the rounds are about"):
+        claim(tmp_path, make_pool(), {}, seed=0)
+
+
+def test_a_sheet_of_skipped_examples_alone_can_be_corrected(tmp_path: Path) -> None:
+    going = rounds(tmp_path, make_pool(np.full(N, -1)), labels="person", fractions=[0.2])
+    with pytest.raises(Waiting):
+        going.go()
+    sheet, ids = going.round(1).path / "sheet.csv", going.round(1).chosen() or []
+    fill(sheet, dict.fromkeys(ids, "skip"))
+    with pytest.raises(RunError, match=r"every example was skipped, .*; label one in sheet.csv"):
+        going.go()
+    fill(sheet, {**dict.fromkeys(ids, "skip"), ids[0]: "benign"})
+    assert [record["labels"] for record in going.go()] == [1]
+    assert going.round(1).skipped() == ids[1:]

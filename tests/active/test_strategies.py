@@ -38,6 +38,11 @@ def test_more_than_there_is_gives_all_there_is() -> None:
     assert sorted(Uncertainty("margin").choose(pool([A, B], labels=[0, UNKNOWN]), 5, seed=0).tolist()) == [1]
 
 
+@pytest.mark.parametrize("strategy", [RandomChoice(), *map(Uncertainty, MEASURES)])
+def test_nothing_is_chosen_where_nothing_is_open(strategy) -> None:
+    assert strategy.choose(pool([A, B], labels=[0, UNKNOWN], closed=[1]), 1, seed=0).tolist() == []
+
+
 @pytest.mark.parametrize("strategy", [RandomChoice(), Uncertainty("entropy")])
 def test_ties_are_drawn_by_the_seed(strategy) -> None:
     even = pool([[0.5, 0.5]] * 200)

@@ -72,6 +72,16 @@ def test_a_person_is_told_what_to_fill(run, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_without_a_run_dir_the_rounds_of_the_same_choices_go_on(run, tmp_path: Path) -> None:
+    line = ("data=digits", "active=random", *QUICK)
+    for others in ((), ("active.fractions=[0.5,0.75]",), ("active.partial=true", "active.confidence=0.99")):
+        assert run(*line, *others)[0] == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in folder.glob("round_*")) == ["round_1", "round_2"]
+    assert run(*line, "seed=1")[0] == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

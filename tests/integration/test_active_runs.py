@@ -97,9 +97,9 @@ def test_behind_a_black_box_the_pool_is_paid_once(active: Active, tmp_path: Path
     folder = tmp_path / "active"
     assert [record["queries"] for record in outcome.records] == [90, 90]  # 60 of the pool and 30 of validation, once
     assert [record["test"] for record in outcome.records] == [None, None]
-    account = Ledger(folder / "ledger.sqlite", str((folder / "run").resolve()))
+    account = Ledger(folder / "ledger.sqlite", str((folder / "round_2" / "run").resolve()))
     spent = account.spent()
-    metrics = RunDirectory(folder / "run").read_metrics()
+    metrics = RunDirectory(folder / "round_2" / "run").read_metrics()
     assert metrics["history"][0]["queries"] == 0  # the first fit was paid for with the pool
     assert metrics["queries"]["total"] == sum(spent.values())
     assert account.total() == 90 + sum(spent.values()) <= 600
@@ -107,11 +107,35 @@ def test_behind_a_black_box_the_pool_is_paid_once(active: Active, tmp_path: Path
     assert account.total() == 90 + sum(spent.values())
 
 
+def test_the_smallest_budget_that_the_plan_takes_pays_for_the_end(active: Active, tmp_path: Path) -> None:
+    """60 for the pool (30 of them the first fit), five validations of 30, 30 for test, and a step of 30."""
+    overrides = (*BLACK_BOX, "active=random", "trainer.max_epochs=-1")
+    with pytest.raises(ConfigError, match=r"expected at least 240 .* all without the 30 queries"):
+        learn(active(*overrides, "access.query_budget=269", "access.dry_run=true"))
+    outcome = learn(active(*overrides, "access.query_budget=270"))
+    assert outcome is not None
+    assert outcome.run is not None
+    assert RunDirectory(outcome.run).read_metrics()["queries"]["train"] == 30
+    assert learn(active(*overrides, "access.query_budget=400")) == outcome  # a larger budget is no other run
+    more = learn(active(*overrides, "access.query_budget=900", "active.fractions=[0.3,0.5,0.7]"))
+    assert more is not None
+    assert more.run == tmp_path / "active" / "round_3" / "run"
+    spent = Ledger(tmp_path / "active" / "ledger.sqlite", "").total()
+    assert spent <= 900
+    (tmp_path / "active").rename(tmp_path / "moved")
+    moved = learn(
+        active(*overrides, "access.query_budget=900", "active.fractions=[0.3,0.5,0.7]", f"run_dir={tmp_path / 'moved'}")
+    )
+    assert moved is not None
+    assert moved.run == tmp_path / "moved" / "round_3" / "run"
+    assert Ledger(tmp_path / "moved" / "ledger.sqlite", "").total() == spent
+
+
 def test_the_losses_that_steps_start_from_are_paid_for(active: Active, tmp_path: Path) -> None:
     one_sided = ("estimator=one_sided", "estimator.num_directions=1", "estimator.smoothing=1")
     outcome = learn(active(*BLACK_BOX, *one_sided, "active=random", "access.query_budget=600"))
     assert outcome is not None
-    asked = RunDirectory(tmp_path / "active" / "run").read_metrics()["queries"]["train"]
+    asked = RunDirectory(tmp_path / "active" / "round_2" / "run").read_metrics()["queries"]["train"]
     assert asked == 2 * 15  # two steps of 15: the other half, at the program of the moment, the fits have asked for
 
 
@@ -126,6 +150,18 @@ def test_labels_and_queries_are_in_one_plan(active: Active, caplog) -> None:
     assert "60.00 for 30 labels" in line
 
 
+def test_the_plan_knows_that_labels_are_passed_on(active: Active, tmp_path: Path, caplog) -> None:
+    """Then the run at the end is trained on the whole pool, not on what is labelled."""
+    caplog.set_level("INFO")
+    overrides = (*BLACK_BOX, "active=propagation", "active.fractions=[0.3]")
+    learn(active(*overrides, "access.dry_run=true"))
+    line = next(line for line in caplog.text.splitlines() if " queries: " in line)
+    assert "120 for train" in line  # one epoch of 60, two queries each
+    learn(active(*overrides))
+    spent = Ledger(tmp_path / "active" / "ledger.sqlite", "").total()
+    assert spent <= int(line.split(" queries: ")[0].split()[-1].replace(",", ""))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -135,6 +171,7 @@ def test_labels_and_queries_are_in_one_plan(active: Active, caplog) -> None:
         (("resume=runs/x",), "resume: is of one run"),
         (("protocol.labels=x.csv",), "protocol.labels: each round has its own"),
         ((*BLACK_BOX, "active.train=each"), "active.train: expected last behind a black box"),
+        (("active.train=last", "active.warm_start=true"), "active.warm_start: expected false where the program"),
         ((*BLACK_BOX, "access.store=off"), "access.store: expected on, so that the pool is paid for once"),
         ((*BLACK_BOX, "access.query_budget=20"), "access.query_budget: expected more than 30"),
         ((*BLACK_BOX, "mapping=assignment"), "mapping: expected one that is fitted"),
