@@ -2,14 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, NamedTuple
 
 import torch
 
 from reprogram import launched
 from reprogram.checks import is_black_box
-from reprogram.data.base import TaskData
 from reprogram.errors import QueryBudgetExceeded, RunError
 from reprogram.mappings.base import RefitSchedule
 from reprogram.sources.base import SourceModel
@@ -37,7 +36,7 @@ NOTHING = Paid({}, 0)
 
 def query_plan(
     cfg: Mapping[str, Any],
-    data: TaskData,
+    splits: Mapping[str, Sized],
     queries_per_example: int,
     fits: RefitSchedule,
     remote: bool = False,
@@ -48,7 +47,7 @@ def query_plan(
         return None
     budget = cfg["access"]["query_budget"]
     access, batch_size = cfg["access"], cfg["data"]["batch_size"]
-    train, val, test = (len(data.splits[split]) for split in ("train", "val", "test"))
+    train, val, test = (len(splits[split]) for split in ("train", "val", "test"))
     batches = -(-train // batch_size)
     return plan_queries(
         Sizes(

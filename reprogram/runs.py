@@ -91,7 +91,7 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False, paid: Paid
     estimator = build.estimator(cfg, classifier.program)
     check_scores(source.spec, estimator.needs_scores)
     remote = isinstance(source, RemoteSource)
-    plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule, remote, paid)
+    plan = query_plan(cfg, data.splits, estimator.queries_per_example, classifier.mapping.schedule, remote, paid)
     train_split = data.splits["train"]
     primed = train_split if plan is None else limit(train_split, plan.prime, cfg["seed"])
     if plan is not None:
@@ -101,7 +101,7 @@ def train(cfg: DictConfig | dict[str, Any], just_asked: bool = False, paid: Paid
             return None
         if first and account is not None and is_open(cfg, source):
             return train(discovered(cfg, directory, account, classifier, primed, plan), just_asked=True)
-    counts = torch.bincount(train_split.targets, minlength=data.spec.num_classes)
+    counts = torch.bincount(train_split.targets, train_split.trust, minlength=data.spec.num_classes)
     steps = total_steps(cfg["trainer"], -(-len(train_split) // cfg["data"]["batch_size"]))
     module = build.module(cfg, classifier, estimator, counts, steps if plan is None else plan.steps)
     trainer = trainers.trainer(

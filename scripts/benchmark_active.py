@@ -66,7 +66,8 @@ def run(data: str, seed: int, output: Path) -> None:
         else:
             first = output / f"{data}-random-{seed}" / "round_1"
             if name in ("margin", "least_confidence", "entropy") and not (folder / "round_1").exists():
-                shutil.copytree(first, folder / "round_1")  # the labels it would draw itself
+                shutil.copytree(first, folder / "copy")  # the labels it would draw itself
+                (folder / "copy").rename(folder / "round_1")
             outcome = learn(cfg)
             assert outcome is not None
             records = outcome.records
@@ -127,9 +128,9 @@ def section(data: str, found: dict[str, dict[str, Any]], curves: list[dict[str, 
         for name, rows in found.items():
             if name != "all":
                 means = rows[metric].mean(axis=0)
-                reached = next(
-                    (f"{count:,}" for count, mean in zip(labels, means, strict=True) if mean >= top - POINT), "-"
-                )
+                inside = means >= top - POINT
+                stays = np.logical_and.accumulate(inside[::-1])[::-1]  # a curve may fall out again
+                reached = f"{labels[int(stays.argmax())]:,}" if stays.any() else "-"
                 cells = [
                     f"{mean:.3f}{_against(rows, found['random'], metric, place)}" for place, mean in enumerate(means)
                 ]
@@ -164,7 +165,14 @@ def draw(path: Path, data: str, found: dict[str, dict[str, Any]]) -> None:
 
 
 def _values(curves: list[dict[str, Any]], data: str, name: str) -> dict[str, Any]:
-    rows = [one["rows"] for one in curves if (one["data"], one["strategy"]) == (data, name)]
+    """Of the seeds that all strategies of the task have been run with."""
+    seeds: dict[str, set[int]] = {}
+    for one in curves:
+        if one["data"] == data:
+            seeds.setdefault(one["strategy"], set()).add(one["seed"])
+    common = set.intersection(*seeds.values()) if seeds else set()
+    own = [one for one in curves if (one["data"], one["strategy"]) == (data, name) and one["seed"] in common]
+    rows = [one["rows"] for one in sorted(own, key=lambda one: one["seed"])]
     if not rows:
         return {}
     metrics = {metric: np.array([[row[metric] for row in one] for one in rows]) for metric in METRICS}

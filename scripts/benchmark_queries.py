@@ -156,7 +156,7 @@ def total_budget(cfg: dict[str, Any], queries: int) -> int:
     budget = queries + len(data.splits["val"]) * cfg["access"]["validations"] + 2 * len(data.splits["test"])
     while True:  # a plan that cannot pay for all validations gives what is left of them to the training
         cfg["access"]["query_budget"] = budget
-        plan = query_plan(cfg, data, estimator.queries_per_example, classifier.mapping.schedule)
+        plan = query_plan(cfg, data.splits, estimator.queries_per_example, classifier.mapping.schedule)
         assert plan is not None
         excess = plan.amounts["train"] + plan.amounts["mapping"] - queries
         if excess <= 0:

@@ -64,15 +64,15 @@ def data(train: int = 96) -> TaskData:
 
 
 def test_the_plan_of_a_config() -> None:
-    assert query_plan(config(), data(), 2, RefitSchedule("once")) == PLAN
-    assert query_plan({"access": {"_target_": None}}, data(), 2, RefitSchedule("once")) is None
+    assert query_plan(config(), data().splits, 2, RefitSchedule("once")) == PLAN
+    assert query_plan({"access": {"_target_": None}}, data().splits, 2, RefitSchedule("once")) is None
 
 
 def test_what_a_config_changes_in_the_plan() -> None:
     once = RefitSchedule("once")
 
     def steps(cfg: dict[str, Any], train: int = 96) -> int:
-        made = query_plan(cfg, data(train), 2, once)
+        made = query_plan(cfg, data(train).splits, 2, once)
         assert made is not None
         return made.steps
 
@@ -81,9 +81,9 @@ def test_what_a_config_changes_in_the_plan() -> None:
     assert steps(config({"query_budget": None}, max_epochs=3)) == 18
     assert steps(config({"validations": 2})) == 24  # 1000 - 96 - 80 - 30 = 794
     assert steps(config({"store": "off"})) < 20
-    assert query_plan(config(accumulate_grad_batches=3), data(), 2, once).sizes.step == 96  # type: ignore[union-attr]
-    assert query_plan(config(devices=4, num_nodes=8), data(), 2, once).sizes.step == 64  # type: ignore[union-attr]
-    assert query_plan(config(), data(train=5), 2, once).sizes.step == 10  # type: ignore[union-attr]
+    assert query_plan(config(accumulate_grad_batches=3), data().splits, 2, once).sizes.step == 96  # type: ignore[union-attr]
+    assert query_plan(config(devices=4, num_nodes=8), data().splits, 2, once).sizes.step == 64  # type: ignore[union-attr]
+    assert query_plan(config(), data(train=5).splits, 2, once).sizes.step == 10  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

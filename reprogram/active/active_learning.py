@@ -60,6 +60,7 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     """
     cfg = build.plain(cfg)
     block = cfg.pop("active")
+    about = {**cfg, "active": block}
     check_blocks(cfg)
     for key in ("resume", "start_from"):
         if cfg[key] is not None:
@@ -89,8 +90,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     targets = options.targets(len(pool.examples), known)
     account = None
     if black_box:
+        account = build.ledger(cfg, folder)  # in the folder, unless it is shared: it may be moved with it
         cfg = {**cfg, "access": _paid_once(cfg["access"], folder)}
-        account = build.ledger(cfg, folder)
     learner: Learner
     if when == "each":
         learner = WholeRuns(cfg, pool, folder, options.warm_start)
@@ -106,9 +107,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     directory = RunDirectory(folder)
     directory.lock()
     try:
-        claim(folder, pool, block, cfg["seed"])
-        if account is not None:
-            account.begin()
+        claim(folder, pool, about)
+        learner.open()
         rounds = Rounds(folder, pool, options, strategy, learner, cfg["seed"])
         waiting, run = None, None
         try:

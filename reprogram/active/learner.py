@@ -59,6 +59,10 @@ class Learner(ABC):
     def finish(self, this: Round) -> Path:
         """Ends with the labels of the last round; returns the directory of the finished run."""
 
+    @abstractmethod
+    def open(self) -> None:
+        """Reserves what the rounds will ask; called once before them."""
+
     def queries(self, labels: int) -> Queries | None:
         """What a black box will be asked for so many labels, those passed on included; ``None`` in a white box."""
         del labels

@@ -51,22 +51,20 @@ class Rounds:
         Raises:
             Waiting: If a person has to label first.
         """
-        records: list[dict[str, Any]] = []
-        before: Round | None = None
-        for number, count in enumerate(self.targets(), 1):
-            this = self.round(number)
-            record = this.record()
-            if record is None and this.labels() is None:
+        records = self.ended()
+        for number in range(1, len(records) + 1):
+            self._check_labels(self.round(number))
+        for count in self.targets():
+            if records and count <= records[-1]["target"]:
+                continue
+            if records and self._is_enough(records[-1]):
+                break
+            this, before = self.round(len(records) + 1), self.round(len(records)) if records else None
+            if this.labels() is None:
                 self._label(this, before, count)
             self._check_labels(this)
-            if record is None:
-                this.end(record := self._learn(this, before))
-            records.append(record)
-            before = this
-            sure = self.options.confidence
-            if sure is not None and record["confidence"] is not None and record["confidence"] >= sure:
-                log.info("stopped  a mean confidence of %.3f is at least %g", record["confidence"], sure)
-                break
+            this.end({"target": count, **self._learn(this, before)})
+            records = self.ended()
         return records
 
     def targets(self) -> list[int]:
@@ -83,6 +81,17 @@ class Rounds:
     def round(self, number: int) -> Round:
         """One of them, from 1."""
         return Round(number, self.folder / f"round_{number}")
+
+    def _is_enough(self, record: Mapping[str, Any]) -> bool:
+        """Whether the model is sure enough of the rest, or there is no rest."""
+        found, sure = record["confidence"], self.options.confidence
+        if found is None:
+            log.info("stopped  every example of the pool is labelled or skipped")
+            return True
+        if sure is None or found < sure:
+            return False
+        log.info("stopped  a mean confidence of %.3f is at least %g", found, sure)
+        return True
 
     def _known(self) -> list[Label]:
         if self.options.labels == "data":
@@ -102,9 +111,8 @@ class Rounds:
             seen = self._seen(labels, skipped, before)
             rows = self.strategy.choose(seen, max(0, missing), seed).tolist()
             this.choose([self.pool.examples.ids[row] for row in rows])
-            log.info(
-                "round %-2d %d examples chosen of %d", this.number, len(rows), len(self.pool.examples) - len(labels)
-            )
+            rest = len(row_of) - len(labels) - len(skipped)
+            log.info("round %-2d %d of %d examples chosen", this.number, len(rows), rest)
         given = self._ask(this, row_of) if this.chosen() else Given({})
         labels += [Label(name, label, 1.0, self.options.labels, this.number) for name, label in given.labels.items()]
         skipped = [*skipped, *given.skipped]
@@ -189,15 +197,21 @@ class Rounds:
         return {"count": len(passed_on), "accuracy": right / len(checked) if checked else None, "mean_trust": mean}
 
 
-def claim(folder: Path, pool: Pool, block: Mapping[str, Any], seed: int) -> None:
+def claim(folder: Path, pool: Pool, cfg: Mapping[str, Any]) -> None:
     """Says what the rounds in a folder are about, or refuses others than those it holds.
 
+    Args:
+        folder: Of all rounds.
+        pool: What can be labelled.
+        cfg: Of the command; files may lie elsewhere now, since the folder may have moved.
+
     Raises:
-        RunError: If pool, ``active`` or seed are not those the rounds were begun with.
+        RunError: If the pool, what is chosen, or what is trained is another one than the rounds were begun with.
     """
     content = json.dumps([pool.spec.class_names, pool.examples.ids])
-    kept = {key: value for key, value in block.items() if key not in CHANGEABLE}
-    record = {"pool": hashlib.sha256(content.encode()).hexdigest(), "seed": seed, "active": kept}
+    kept = {key: value for key, value in cfg["active"].items() if key not in CHANGEABLE}
+    trained = {key: _without_folders(cfg[key]) for key in TRAINED}
+    record = {"pool": hashlib.sha256(content.encode()).hexdigest(), "seed": cfg["seed"], "active": kept, **trained}
     file = folder / FILE
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,5 +230,14 @@ def claim(folder: Path, pool: Pool, block: Mapping[str, Any], seed: int) -> None
             "or choose another run_dir"
         )
 
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+TRAINED = ("source", "program", "mapping", "estimator", "loss", "regularizer", "optimizer", "scheduler")
+"""Groups that must stay the same, so that a curve is of one model."""
 
 CHANGEABLE = ("fractions", "max_labels", "confidence", "partial", "price_per_label")

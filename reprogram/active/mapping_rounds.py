@@ -1,6 +1,7 @@
 """Rounds that cost labels alone: the mapping is fitted to answers that were paid for once."""
 
 import copy
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from reprogram.accounting import NOTHING, Paid, query_plan
 from reprogram.active.learner import Floats, Learner
 from reprogram.active.plan import Queries
 from reprogram.active.round_files import Round
-from reprogram.data.base import Examples, TaskData
+from reprogram.data.base import Examples
 from reprogram.data.pool import Pool
 from reprogram.errors import ConfigError
 from reprogram.evaluation.baselines import Baselines
@@ -72,7 +73,17 @@ class MappingRounds(Learner):
         predictions = Predictions("val", val.ids, val.targets.numpy(), scores, val.groups, val.attributes)
         resamples = self.cfg["evaluation"]["num_resamples"]
         found = with_intervals(predictions, self.pool.spec.ordinal, resamples, self.cfg["seed"])
-        return {"val": found, "test": None, "queries": None if self.account is None else self.account.total()}
+        asked = None if self.account is None else sum(self.account.spent().values())
+        return {"val": found, "test": None, "queries": asked}
+
+    def open(self) -> None:
+        """See ``Learner``; a neighbour in the same account cannot take it then."""
+        if self.account is None:
+            return
+        self.account.begin()
+        spent, sizes = self.account.spent(), {"mapping": len(self.pool.examples)}
+        sizes["validation"] = len(self.pool.held_out["val"])
+        self.account.reserve({purpose: max(0, size - spent[purpose]) for purpose, size in sizes.items()})
 
     def score(self, this: Round) -> Floats:
         """See ``Learner``."""
@@ -97,15 +108,13 @@ class MappingRounds(Learner):
         access = {**self.cfg["access"], "prime": primed}
         chosen = Baselines.chosen(self.cfg["evaluation"]["baselines"], True)
         evaluation = {**self.cfg["evaluation"], "baselines": chosen}
-        data = TaskData(
-            self.pool.spec, {**self.pool.held_out, "train": self.pool.examples.subset(range(labels))}, False
-        )
+        splits: dict[str, Sized] = {**self.pool.held_out, "train": range(labels)}
         model = self._classifier
         estimator = build.estimator(self.cfg, model.program)
         cfg = {**self.cfg, "access": access, "evaluation": evaluation}
         paid = Paid({}, alone)
         try:
-            plan = query_plan(cfg, data, estimator.queries_per_example, model.mapping.schedule, self._remote, paid)
+            plan = query_plan(cfg, splits, estimator.queries_per_example, model.mapping.schedule, self._remote, paid)
         except ConfigError as error:
             if budget is None:
                 raise
@@ -125,7 +134,7 @@ class MappingRounds(Learner):
             answers = {"mapping": primed, "validation": len(self.pool.held_out["val"])}
             own = sum(build.ledger(cfg, this.run).spent().values())  # of a run that was cut off
             paid = Paid(answers, max(0, self.account.total() - own - sum(answers.values())))
-        train(cfg, paid=paid)
+        train(cfg, just_asked=bool(self._answers), paid=paid)
         return this.run
 
     def _fitted(self, this: Round) -> LabelMapping:

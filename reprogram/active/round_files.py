@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from reprogram.artefact import write_json
 from reprogram.errors import RunError
 
+RESULTS = {"target", "labels", "confidence", "propagated", "val", "test"}
+"""Of ``round.json``, at least."""
+
 PROPAGATED = "propagated"
 """Origin of a label that nobody gave."""
 
@@ -95,7 +98,7 @@ class Round:
             return None
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / 'round.json'}: cannot be read ({error}); put a copy back") from error
-        if not isinstance(found, dict) or not found.keys() >= {"labels", "confidence", "propagated", "val", "test"}:
+        if not isinstance(found, dict) or not found.keys() >= RESULTS:
             raise RunError(f"{self.path / 'round.json'}: expected the result of a round; put a copy back")
         return found
 

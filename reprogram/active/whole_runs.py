@@ -37,6 +37,9 @@ class WholeRuns(Learner):
         """See ``Learner``."""
         return build.accessed(self.cfg, source, None)
 
+    def open(self) -> None:
+        """There is no account."""
+
     def learn(self, this: Round, before: Round | None) -> dict[str, Any]:
         """See ``Learner``; test is scored in every round, and decides nothing."""
         start = {"start_from": str(before.run)} if self.warm_start and before is not None else {}

@@ -82,6 +82,11 @@ def launch(config_name: str, task: Callable[[DictConfig], object]) -> None:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(explain(error, config_name))
+    except ValueError as error:
+        if started or "Config group override" not in str(error):  # Hydra has no class for this one
+            raise
+        groups = [override for override in sys.argv[1:] if override.endswith("=null")]
+        _fail(f"{', '.join(groups)}: expected a choice; the manual page (--help) lists them")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from reprogram.active.clusters import ClusterRepresentatives
 from reprogram.active.labellers import Waiting
 from reprogram.active.learner import Learner
-from reprogram.active.loop import Rounds, claim
+from reprogram.active.loop import TRAINED, Rounds, claim
 from reprogram.active.options import Options
 from reprogram.active.round_files import Round
 from reprogram.active.strategies import RandomChoice, Strategy, Uncertainty
@@ -44,6 +44,9 @@ class ToldLearner(Learner):
 
     def accessed(self, source: Any) -> Any:
         return source
+
+    def open(self) -> None:
+        pass
 
     def learn(self, this: Round, before: Round | None) -> dict[str, Any]:
         self.learned.append((this.number, [one.id for one in this.labels() or []]))
@@ -210,14 +213,49 @@ def test_labels_that_nobody_gave_are_marked_and_made_anew(tmp_path: Path) -> Non
     assert len({one.id for one in second}) == len(second)
 
 
+def about(active: dict[str, Any], seed: int = 0, **groups: Any) -> dict[str, Any]:
+    return {"active": active, "seed": seed, **dict.fromkeys(TRAINED), **groups}
+
+
 def test_other_data_or_choices_are_refused(tmp_path: Path) -> None:
     pool = make_pool()
-    claim(tmp_path, pool, {"fractions": [0.1], "labels": "data"}, seed=0)
-    claim(tmp_path, pool, {"fractions": [0.1, 0.2], "labels": "data"}, seed=0)  # more rounds are no other ones
+    claim(tmp_path, pool, about({"fractions": [0.1], "labels": "data"}, 0))
+    claim(tmp_path, pool, about({"fractions": [0.1, 0.2], "labels": "data"}, 0))  # more rounds are no other ones
     with pytest.raises(RunError, match="holds rounds with another active"):
-        claim(tmp_path, pool, {"fractions": [0.1], "labels": "person"}, seed=0)
+        claim(tmp_path, pool, about({"fractions": [0.1], "labels": "person"}, 0))
     with pytest.raises(RunError, match="holds rounds with another seed"):
-        claim(tmp_path, pool, {"fractions": [0.1], "labels": "data"}, seed=1)
+        claim(tmp_path, pool, about({"fractions": [0.1], "labels": "data"}, 1))
+    with pytest.raises(RunError, match="holds rounds with another program"):
+        claim(tmp_path, pool, about({"fractions": [0.1], "labels": "data"}, program={"size": 20}))
+
+
+def test_files_of_the_source_may_have_moved(tmp_path: Path) -> None:
+    for folder in ("/here", "/there"):
+        claim(tmp_path, make_pool(), about({}, source={"weights": f"{folder}/weights.safetensors", "name": "x"}))
+    with pytest.raises(RunError, match="holds rounds with another source"):
+        claim(tmp_path, make_pool(), about({}, source={"weights": "/there/others.safetensors", "name": "x"}))
+
+
+def test_rounds_that_have_ended_keep_their_place_among_other_fractions(tmp_path: Path) -> None:
+    first = rounds(tmp_path, fractions=[0.2, 0.5]).go()
+    again = rounds(tmp_path, fractions=[0.1, 0.2, 0.4, 0.6, 0.7]).go()
+    assert [record["labels"] for record in again] == [4, 10, 12, 14]
+    assert again[:2] == first
+
+
+def test_a_pool_that_is_used_up_ends_the_rounds(tmp_path: Path) -> None:
+    pool = make_pool(np.full(N, -1))
+    going = rounds(tmp_path, pool, labels="person", fractions=[0.5, 0.9, 1.0])
+    with pytest.raises(Waiting):
+        going.go()
+    ids = going.round(1).chosen() or []
+    fill(going.round(1).path / "sheet.csv", {name: "skip" if place < 5 else "benign" for place, name in enumerate(ids)})
+    with pytest.raises(Waiting):
+        going.go()
+    ids = going.round(2).chosen() or []
+    assert len(ids) == 10  # all there are; five are skipped
+    fill(going.round(2).path / "sheet.csv", dict.fromkeys(ids, "benign"))
+    assert [record["labels"] for record in going.go()] == [5, 15]
 
 
 def test_files_that_were_edited_are_refused(tmp_path: Path) -> None:
@@ -270,7 +308,7 @@ def test_records_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
         rounds(tmp_path).go()
     (tmp_path / "active.json").write_text("[]")
     with pytest.raises(RunError, match=r"active.json: expected what the rounds are about"):
-        claim(tmp_path, make_pool(), {}, seed=0)
+        claim(tmp_path, make_pool(), about({}, 0))
 
 
 def test_a_sheet_of_skipped_examples_alone_can_be_corrected(tmp_path: Path) -> None:
