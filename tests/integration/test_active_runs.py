@@ -81,7 +81,7 @@ def test_the_program_can_wait_for_the_last_label_in_a_white_box_too(active: Acti
         (18, None, None),
         (30, None, None),
     ]
-    assert outcome.run == tmp_path / "active" / "run"
+    assert outcome.run == tmp_path / "active" / "round_2" / "run"
     metrics = RunDirectory(outcome.run).read_metrics()
     assert metrics["data"]["sizes"]["train"] == 30
     alone = metrics["history"][0]["val/accuracy"]  # the last round's mapping, fitted to the very same answers
