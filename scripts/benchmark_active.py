@@ -221,7 +221,21 @@ would for a user who does not tune each round. Made by
 
 on {hardware}.
 
-@MEANING@
+What it says. **Digits:** asking for what the model is least sure of is worth it: with 480 labels margin and entropy,
+and with 360 least confidence, come within 1 point of all 800 (0.890), where labels drawn at random are at 0.859 with
+480; 240 that least confidence asks for equal 480 drawn at random. **Pneumonia:** margin is within 1 point of all
+labels (0.936) from 160 labels on, a fifth of the pool; random comes near at 240 and falls out again: its curve is not
+monotone. **Skin lesions:** nothing comes within 1 point of all labels (0.627) by 480: every label still helps.
+Uncertainty is ahead of random by 0.6 to 1.5 points of accuracy with 360 labels or more, and by 0.8 to 3.6 points of
+balanced accuracy: it asks for fewer of the most frequent class (23 to 27 % of 360 labels, 40 % at random).
+
+Where it does not help. With 40 labels nothing but clusters differs from random (digits, +0.045), since the others
+begin at random. Clusters are no better than random after that, except on pneumonia with 480. Passing labels on hurts
+on digits (-0.034 with 240 labels), where 55 to 79 % of the labels passed on are right: with 240 given, 533 are passed
+on, and together weigh as much as 155. On skin lesions, where fewer than half are right until 240 labels, and on
+pneumonia (84 to 92 %) it makes no difference that five seeds can tell, but for one mark. So `propagation` is no
+default. Its share of right labels, which only a simulation knows, has to be found out by whoever uses it: have a
+person label some of them.
 
 ![digits](active_mnist.png) ![skin lesions](active_ham10000.png) ![pneumonia](active_pneumonia.png)
 """
