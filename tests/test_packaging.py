@@ -70,6 +70,7 @@ def test_the_console_scripts_point_at_functions(wheel: Path, installed: Path, tm
     assert scripts == {
         "reprogram-train": "reprogram.commands.train:main",
         "reprogram-evaluate": "reprogram.commands.evaluate:main",
+        "reprogram-active": "reprogram.commands.active:main",
         "reprogram-attack": "reprogram.commands.attack:main",
         "reprogram-predict": "reprogram.commands.predict:main",
         "reprogram-report": "reprogram.commands.report:main",
