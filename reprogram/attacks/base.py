@@ -49,15 +49,18 @@ def expect_shown(attack: GradientAttack | QueryAttack, source: SourceSpec) -> No
     """Refuses a source that does not show what the attack follows.
 
     Raises:
-        ConfigError: If a gradient is wanted of a black box, or scores of one that gives labels alone.
+        ConfigError: If a gradient is wanted where there is none, or scores of a source that gives labels alone.
     """
     if isinstance(attack, GradientAttack) and not source.differentiable:
         raise ConfigError(
-            f"attack={attack.name}: expected a source that shows its gradient, got {source.name} in a black box; "
-            "choose attack=square, zoo or one_pixel"
+            f"attack={attack.name}: expected a source that shows its gradient, got {source.name}, which is a "
+            "black box or has none; choose attack=square, zoo or one_pixel"
         )
     if isinstance(attack, QueryAttack) and not source.scores:
-        raise ConfigError(f"attack={attack.name}: expected a source that gives scores, got {source.name}: labels alone")
+        raise ConfigError(
+            f"attack={attack.name}: expected a source that gives scores, got {source.name}: labels alone; no attack "
+            "here does without scores"
+        )
 
 
 def expect_strengths(name: str, strengths: Sequence[float]) -> list[float]:

@@ -37,7 +37,7 @@ def test_a_source_must_show_what_an_attack_follows() -> None:
     )
     expect_shown(FGSM([0.1]), SourceSpec("network", (8, 8), ("a", "b")))
     expect_shown(Zoo(0.1), hidden)
-    with pytest.raises(ConfigError, match=r"attack=fgsm: expected a source that shows its gradient, got api"):
+    with pytest.raises(ConfigError, match=r"attack=fgsm: .* its gradient, got api, which is a black box"):
         expect_shown(FGSM([0.1]), hidden)
-    with pytest.raises(ConfigError, match=r"attack=zoo: expected a source that gives scores, got api: labels alone"):
+    with pytest.raises(ConfigError, match=r"attack=zoo: .* got api: labels alone; no attack here"):
         expect_shown(Zoo(0.1), labels)
