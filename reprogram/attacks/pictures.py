@@ -75,7 +75,8 @@ def draw_attacked(path: Path, victim: Victim, images: Tensor, outcome: Outcome, 
     for row, line in zip(rows, figure.subplots(len(rows), 4, squeeze=False, gridspec_kw=widths), strict=True):
         old, new = images[row], outcome.images[row]
         change = (new - old).abs().max().item()
-        gain = 0.5 / change  # the largest change becomes black or white
+        # the largest change becomes black or white; a service may answer the same image in two ways
+        gain = 0.5 / change if change else 1.0
         _show(line[0], old, f"original: {_short(names[before[row]])}")
         _show(line[1], new, f"attacked: {_short(names[after[row]])}")
         _show(line[2], 0.5 + gain * (new - old), f"difference x {gain:,.3g} (most {change:.3g})")

@@ -1,5 +1,6 @@
 """Pictures of attacks: what stands in them."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_fooled_images_stand_beside_what_they_were(tmp_path: Path, figures: list
     expected = victim.probabilities(outcome.scores[[0, -1], row])
     order = [int(after), int(before)]  # from below
     assert widths == pytest.approx([*expected[0, order].tolist(), *expected[1, order].tolist()])
+
+
+def test_an_image_that_is_decided_anew_without_a_change_is_shown(tmp_path: Path, figures: list[Figure]) -> None:
+    victim, images, outcome = attacked(0.1)
+    same = dataclasses.replace(outcome, images=images)
+    assert draw_attacked(tmp_path / "examples.png", victim, images, same, "a title")
+    assert figures[0].axes[2].get_title() == "difference x 1 (most 0)"
 
 
 def test_without_a_fooled_image_there_is_no_picture(tmp_path: Path) -> None:
