@@ -60,7 +60,7 @@ def print_outcome(record: Mapping[str, Any]) -> None:
     for name in (measure, *map(metric_title, METRICS)):
         table.add_column(name, justify="right")
     for row in record["curve"]:
-        level = f"{row[measure]:,.0f}" if measure == "queries" else f"{row[measure]:.3f}"
+        level = f"{row[measure]:,.0f}" if measure == "queries" else f"{row[measure]:.3g}"
         table.add_row(level, *(with_interval(row[name]) for name in METRICS))
     console.print(table)
     console.print(
