@@ -99,11 +99,12 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "source_fingerprint": classifier.source.fingerprint,
         "environment": environment(device),
     }
-    artefact.write_json(output / "metrics.json", record)
+    (output / "metrics.json").unlink(missing_ok=True)  # of an earlier attack; written last, so all beside it is its own
     write_curve(output / "curve.csv", outcome.measure, rows)
     title = f"{chosen.name} against {victim.spec.name}: {len(examples)} images of {cfg['split']}"
     draw_curve(output / "curve.png", outcome.measure, outcome.levels, [row["accuracy"] for row in rows], title)
     draw_attacked(output / "examples.png", victim, images, outcome, title)
+    artefact.write_json(output / "metrics.json", record)
     return {**record, "output": str(output)}
 
 

@@ -187,5 +187,15 @@ def test_a_classifier_that_is_never_right_is_refused(
         attacked("white")
 
 
+def test_no_earlier_numbers_stand_beside_new_pictures(
+    attacked: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacked("white", "attack=fgsm")
+    monkeypatch.setattr("reprogram.attacks.robustness.draw_attacked", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        attacked("white", "attack=fgsm", "attack.strengths=[0.3]")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 def test_the_source_is_the_one_that_was_trained_on(attacked: Callable[..., dict[str, Any]]) -> None:
     assert attacked("white", "attack=fgsm")["source_fingerprint"] == embedded_source().fingerprint
