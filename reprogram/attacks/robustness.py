@@ -24,6 +24,7 @@ from reprogram.records import RunDirectory, environment
 
 SCHEMA_VERSION = 1
 TARGETS = ("classifier", "source")
+ACCELERATORS = ("cpu", "gpu", "auto")
 
 
 def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
         DataError: If not a single image is right before the attack.
     """
     cfg = build.plain(cfg)
+    _check(cfg)
     directory = RunDirectory(Path(cfg["run"]))
     own = directory.read_config()
     directory.read_metrics()
-    _check(cfg)
     chosen: GradientAttack | QueryAttack = call(cfg["attack"], "attack", seed=cfg["seed"])
     device = torch.device(sourcing.device_type(cfg["accelerator"]))
     classifier = artefact.load(directory.path, device=device.type)
@@ -116,7 +117,12 @@ def _check(cfg: dict[str, Any]) -> None:
     """
     if not isinstance(cfg.get("attack"), dict):
         raise ConfigError(f"attack: expected a choice such as attack=pgd, got {cfg.get('attack')!r}")
-    for key, known in (("split", SPLITS), ("target", TARGETS)):
+    for key in ("run", "output"):
+        if not isinstance(cfg[key], str | Path) and (key == "run" or cfg[key] is not None):
+            raise ConfigError(f"{key}: expected the path of a folder, got {cfg[key]!r}")
+    if cfg["output"] and Path(cfg["output"]).is_file():
+        raise ConfigError(f"output: expected the path of a folder, but {cfg['output']} is a file")
+    for key, known in (("split", SPLITS), ("target", TARGETS), ("accelerator", ACCELERATORS)):
         if cfg[key] not in known:
             raise ConfigError(f"{key}: expected one of {', '.join(known)}, got '{cfg[key]}'")
     least = {"num_resamples": 1, "seed": 0}

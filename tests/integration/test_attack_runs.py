@@ -150,6 +150,11 @@ def test_the_gradient_of_a_black_box_is_refused(
     [
         (["~attack"], "attack: expected a choice such as attack=pgd, got None"),
         (["target=program"], "target: expected one of classifier, source, got 'program'"),
+        (["run=null"], "run: expected the path of a folder, got None"),
+        (["run=5"], "run: expected the path of a folder, got 5"),
+        (["output=5"], "output: expected the path of a folder, got 5"),
+        ([f"output={__file__}"], "output: expected the path of a folder, but .* is a file"),
+        (["accelerator=tpu"], "accelerator: expected one of cpu, gpu, auto, got 'tpu'"),
         (["split=dev"], "split: expected one of train, val, test"),
         (["max_examples=0"], "max_examples: expected a whole number >= 1, got 0"),
         (["max_examples=1.5"], "max_examples: expected a whole number"),
