@@ -32,9 +32,10 @@ HEADING = """# How easily they are fooled
 Accuracy under attack [95 % bootstrap interval; by lesion on HAM10000] of two small white-box runs of MobileNetV1-0.25
 at 128 pixels (600 training images, two epochs: far from the best there is) on 50 images of the test split, and of the
 bare source on the same images, resized to its canvas, by its own first answers. `after` is, of fgsm and pgd, at a
-largest change of a pixel of 0.031 (8 / 255), with 0.004 (1 / 255) beside it; square and zoo have the same 0.031 and
-200 queries for each image, one_pixel a single pixel and 200 queries. `fooled`: of the images that were right before.
-`queries` are the ledger's, the first look at each of the 50 images included; `median`: of the fooled images. Made by
+largest change of a pixel of 0.031 (about 8 / 255), with 0.004 (about 1 / 255) beside it; square and zoo have the same
+0.031 and 200 queries for each image, one_pixel a single pixel, a population of 50 and 200 queries; up to 16 images are
+asked about at a time. `fooled`: of the images that were right before. `queries` are the ledger's, the first look at
+each of the 50 images included; `median`: of the fooled images. Made by
 
     REPROGRAM_ASSETS=DIR OMP_NUM_THREADS=1 python scripts/benchmark_attacks.py run
     python scripts/benchmark_attacks.py report
@@ -140,12 +141,13 @@ def art() -> str:
 
 MEANING = """
 What it means. PGD finds a way past every decision of both classifiers at 2 / 255 (in the JSON) and of the source at 1
-/ 255: nothing here was trained to withstand it. (All of 50 fooled has no bootstrap interval: up to 6 % might still
-withstand it, by the rule of three.) FGSM's single step does less at 16 / 255 than at 2 / 255 on pneumonia (0.60
-against 0.28), so its curve says little. Without a gradient, Square needs a median of 50 and 8 queries; ZOO, which
-pays 16 for each step and changes a grid of 8 x 8 alone, and a single pixel do less with the same 200. The bare source
-falls faster than the classifiers, but by answers to images unlike those that it was trained on, and with its whole
-canvas to be changed: 128 pixels instead of 28 and 64. That is no sign that the program protects.
+/ 255: nothing here was trained to withstand it. (All fooled has no bootstrap interval: up to 6 % of others might
+still withstand it where all of 50 are, 9 % where all of 33 are, by the rule of three.) FGSM's single step does less
+at 16 / 255 than at 2 / 255 on pneumonia (0.60 against 0.28), so its curve says little. Without a gradient, Square
+needs a median of 50 and 8 queries; ZOO, which pays 16 for each step and changes a grid of 8 x 8 alone, and a single
+pixel do less with the same 200. But for FGSM and PGD on HAM10000 the bare source falls faster than the classifiers,
+by answers to images unlike those that it was trained on, and with its whole canvas to be changed: 128 pixels instead
+of 28 and 64. That is no sign that the program protects.
 """
 
 if __name__ == "__main__":
