@@ -76,11 +76,14 @@ class RunDirectory:
         """The contents of ``metrics.json``.
 
         Raises:
-            RunError: If the run is not finished.
+            RunError: If the run is not finished, or the file cannot be read.
         """
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path}: expected a finished run, but it holds no metrics.json; resume={self.path}")
-        record: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        try:
+            record: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.metrics_file}: cannot be read ({error}); put a copy back") from error
         return record
 
     def check(self, cfg: dict[str, Any]) -> Path | None:

@@ -63,8 +63,10 @@ def print_outcome(record: Mapping[str, Any]) -> None:
         level = f"{row[measure]:,.0f}" if measure == "queries" else f"{row[measure]:.3g}"
         table.add_row(level, *(with_interval(row[name]) for name in METRICS))
     console.print(table)
+    most = f" at {record['curve'][-1][measure]:.3g}" if measure == "strength" else ""
     console.print(
-        f"{record['fooled']} of {record['attacked']} images fooled that were right before, of {record['examples']}"
+        f"{record['fooled']} of {record['attacked']} images fooled{most} that were right before, of "
+        f"{record['examples']}"
     )
     if record["queries"] is not None:
         queries, median = record["queries"], record["median_queries"]

@@ -90,14 +90,19 @@ def test_what_is_cut_off_is_counted(attack: QueryAttack, tmp_path: Path) -> None
     source, ledger = LinearSource(weight), Ledger(tmp_path / "ledger.sqlite", "run")
     victim = WholeClassifier(linear(BlackBox(source, ledger, store="off")))
     source.fails_at = 150
-    with pytest.raises(OracleError, match="the service is gone"):
-        attacked(attack, victim, images, (images.flatten(1) @ weight < 0).long())
+    labels = (images.flatten(1) @ weight < 0).long()
+    found = attacked(attack, victim, images, labels)
+    assert isinstance(found.cut_off, OracleError)
+    assert len(found.reached) < len(images)
+    assert not any(found.fooled[row] for row in range(len(images)) if row not in found.reached)
+    kept = found.of_reached()
+    assert kept.fooled == [found.fooled[row] for row in found.reached]
+    assert torch.equal(kept.scores, found.scores[:, found.reached])
     assert ledger.spent()["attack"] == source.count
     source.fails_at = None
     again, budget = Ledger(tmp_path / "ledger.sqlite", "run", source.count + 100), source.count + 100
     victim = WholeClassifier(linear(BlackBox(source, again, store="off")))
-    with pytest.raises(QueryBudgetExceeded):
-        attacked(attack, victim, images, (images.flatten(1) @ weight < 0).long())
+    assert isinstance(attacked(attack, victim, images, labels).cut_off, QueryBudgetExceeded)
     assert budget - 8 < again.total() == source.count <= budget
 
 

@@ -87,7 +87,7 @@ def test_a_gradient_attack_leaves_its_records_and_pictures(
         rows = list(csv.DictReader(file))
     assert [float(row["accuracy_value"]) for row in rows] == values
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "metrics.json", "curve.csv", "curve.png", "examples.png",
+        ".lock", "metrics.json", "curve.csv", "curve.png", "examples.png",
     }  # fmt: skip
     assert not (runs["white"] / LEDGER_FILE).exists()
 
@@ -195,11 +195,48 @@ def test_a_classifier_that_is_never_right_is_refused(
 def test_no_earlier_numbers_stand_beside_new_pictures(
     attacked: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attacked("white", "attack=fgsm")
     monkeypatch.setattr("reprogram.attacks.robustness.draw_attacked", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         attacked("white", "attack=fgsm", "attack.strengths=[0.3]")
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_the_same_attack_is_not_paid_for_twice_and_another_one_kept_apart(
+    attacked: Callable[..., dict[str, Any]], received: list[int]
+) -> None:
+    square = ("attack=square", "attack.max_queries=10")
+    first = attacked("white", *square)
+    asked = sum(received)
+    assert attacked("white", *square) == first
+    assert sum(received) == asked
+    with pytest.raises(ConfigError, match="holds an attack with another attack; choose another folder"):
+        attacked("white", "attack=square", "attack.max_queries=20")
+    with pytest.raises(ConfigError, match="holds an attack with another split"):
+        attacked("white", *square, "split=val")
+    assert sum(received) == asked
+
+
+def test_what_an_attack_has_paid_for_is_recorded_when_it_is_cut_off(
+    attacked: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, sent = NetworkSource.forward, 0
+
+    def failing(self: NetworkSource, images: torch.Tensor) -> torch.Tensor:
+        nonlocal sent
+        sent += len(images)
+        if sent > 8 + 60:  # the look, and a few images
+            raise RuntimeError("the line is cut")
+        return original(self, images)
+
+    monkeypatch.setattr(NetworkSource, "forward", failing)
+    with pytest.raises(RunError, match=r"the line is cut.*images were attacked before it was cut off; their record"):
+        attacked("black", "attack=zoo", "attack.max_queries=32")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["complete"] is False
+    assert 0 < record["examples"] < 8
+    assert record["curve"][-1]["accuracy"]["value"] == (record["attacked"] - record["fooled"]) / record["examples"]
+    monkeypatch.setattr(NetworkSource, "forward", original)
+    assert attacked("black", "attack=zoo", "attack.max_queries=32")["complete"]
 
 
 def test_the_source_is_the_one_that_was_trained_on(attacked: Callable[..., dict[str, Any]]) -> None:
