@@ -203,18 +203,17 @@ class PreparedSource(SourceModel):
 
     def _bytes_of_an_image(self) -> int:
         """What the graph of one image keeps."""
-        kept: dict[int, int] = {}
+        kept: dict[int, torch.UntypedStorage] = {}
         weights = {weight.untyped_storage().data_ptr() for weight in self.parameters()}  # views of them are kept too
 
-        def note(tensor: Tensor) -> Tensor:
+        def note(tensor: Tensor) -> None:  # an output that was kept itself would keep its graph, and that the network
             if tensor.untyped_storage().data_ptr() not in weights:
-                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
 
         image = torch.full((1, 3, *self.spec.image_size), 0.5, requires_grad=True)
-        with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
+        with torch.enable_grad(), saved_tensors_hooks(note, lambda _: _):
             self._score(image)
-        return max(1, sum(kept.values()))
+        return max(1, sum(storage.nbytes() for storage in kept.values()))
 
 
 def gains_from_bfloat16(device_type: str) -> bool:

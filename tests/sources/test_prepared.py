@@ -1,7 +1,9 @@
 """The fast path: rewritten networks answer as the original does, or are left alone."""
 
 import copy
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -332,3 +334,14 @@ def test_a_fused_network_that_answers_otherwise_is_not_used(
         made = prepare_and_compare(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), Head(6)))
     assert made.network is made.source.network
     assert "convolutions are not fused, which changed the answers by 1.0e-02" in caplog.text
+
+
+def test_a_source_that_nobody_uses_any_more_is_freed() -> None:
+    """What it keeps while its memory is measured must not keep itself, or rounds of training would fill the memory."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    made = PreparedSource(source(network), "float32")
+    alive = [weakref.ref(layer) for layer in made.modules()]
+    assert made.at_once(graph=True) >= 1
+    del made, network
+    gc.collect()
+    assert not [one() for one in alive if one() is not None]
