@@ -81,10 +81,9 @@ class RunDirectory:
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path}: expected a finished run, but it holds no metrics.json; resume={self.path}")
         try:
-            record: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.metrics_file}: cannot be read ({error}); put a copy back") from error
-        return record
+            return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise RunError(f"{self.metrics_file}: damaged ({error}); put a copy back") from error
 
     def check(self, cfg: dict[str, Any]) -> Path | None:
         """Says whether this configuration may use the folder.

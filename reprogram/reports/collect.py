@@ -111,10 +111,7 @@ def read_run(path: Path) -> Run:
     """
     directory = RunDirectory(path)
     config = directory.read_config()
-    try:
-        record = dict(directory.read_metrics())
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{directory.metrics_file}: damaged ({error})") from error
+    record = directory.read_metrics()
     version = record.get("schema_version")
     if version != SCHEMA_VERSION:
         age = "a newer" if isinstance(version, int) and version > SCHEMA_VERSION else "an older"
