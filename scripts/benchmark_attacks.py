@@ -83,8 +83,6 @@ def attack_one(run: Path, name: str, target: str) -> None:
     """Attacks, unless it has been done."""
     from reprogram.attacks.robustness import attack
 
-    if (run / "attacks" / f"{name}_{target}" / "metrics.json").is_file():
-        return
     choice = (f"run={run}", f"attack={name}", f"target={target}")
     found = attack(composed("attack", *choice, *COMMON, *ATTACKS[name]))
     print(*choice, f"{found['fooled']} of {found['attacked']} in {found['timing']['attack_s']:.0f} s", flush=True)

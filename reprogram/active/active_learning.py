@@ -92,11 +92,8 @@ def learn(cfg: Mapping[str, Any]) -> Outcome | None:
     if black_box:
         account = build.ledger(cfg, folder)  # in the folder, unless it is shared: it may be moved with it
         cfg = {**cfg, "access": _paid_once(cfg["access"], folder)}
-    learner: Learner
-    if when == "each":
-        learner = WholeRuns(cfg, pool, folder, options.warm_start)
-    else:
-        learner = MappingRounds(cfg, pool, folder, account)
+    each = when == "each"
+    learner: Learner = WholeRuns(cfg, pool, options.warm_start) if each else MappingRounds(cfg, pool, account)
     prices = options.price_per_label, cfg["access"].get("price_per_1000")
     trained_on = len(pool.examples) if strategy.passes_on else targets[-1]  # at most
     plan = Plan(len(pool.examples), known, targets, learner.queries(trained_on), *prices)

@@ -1,6 +1,5 @@
 """Who gives the labels: the data set, in a simulation, or a person with a sheet to fill."""
 
-import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,8 +8,6 @@ from reprogram.active.round_files import Round
 from reprogram.active.sheet import read_sheet, write_sheet
 from reprogram.data.pool import Pool
 from reprogram.errors import DataError
-
-log = logging.getLogger(__name__)
 
 
 class Given(NamedTuple):

@@ -29,11 +29,10 @@ class Learner(ABC):
     Args:
         cfg: Configuration of the runs.
         pool: What can be labelled.
-        folder: Of all rounds.
     """
 
-    def __init__(self, cfg: build.Config, pool: Pool, folder: Path) -> None:
-        self.cfg, self.pool, self.folder = cfg, pool, folder
+    def __init__(self, cfg: build.Config, pool: Pool) -> None:
+        self.cfg, self.pool = cfg, pool
         self.device = torch.device(sourcing.device_type(cfg["trainer"]["accelerator"]))
         self._scored: tuple[int, Floats] | None = None  # round, and what was found of the pool
         self._features: dict[str, Floats] = {}

@@ -121,7 +121,9 @@ class Rounds:
                 f"{this.path}: every example was skipped, so there is nothing to learn from; label one in sheet.csv, "
                 "or begin with more of them (active.fractions) in another run_dir"
             )
-        found = self.strategy.propagate(self._seen(labels, skipped, before), seed)
+        found = None
+        if self.strategy.passes_on:  # else the pool need not be looked at again
+            found = self.strategy.propagate(self._seen(labels, skipped, before), seed)
         if found is not None:
             names, ids = self.pool.spec.class_names, self.pool.examples.ids
             passed_on = zip(found.rows, found.labels, found.trust.tolist(), strict=True)

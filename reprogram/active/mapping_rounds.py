@@ -37,15 +37,14 @@ class MappingRounds(Learner):
     Args:
         cfg: See ``Learner``.
         pool: See ``Learner``.
-        folder: See ``Learner``.
         account: Of all that is asked; ``None`` in a white box.
 
     Raises:
         ConfigError: If the mapping is never fitted, or nobody has said which classes an API has.
     """
 
-    def __init__(self, cfg: build.Config, pool: Pool, folder: Path, account: Ledger | None) -> None:
-        super().__init__(cfg, pool, folder)
+    def __init__(self, cfg: build.Config, pool: Pool, account: Ledger | None) -> None:
+        super().__init__(cfg, pool)
         self.account = account
         self._classifier = self.untrained()
         if not self._classifier.mapping.schedule.at_start:
@@ -99,7 +98,7 @@ class MappingRounds(Learner):
         if self.account is None:
             return None
         size, budget = len(self.pool.examples), self.cfg["access"]["query_budget"]
-        primed = min(self.cfg["access"]["prime"] or labels, labels)
+        primed = self._primed(labels)
         alone = size - primed
         if budget is not None and budget <= alone:
             raise ConfigError(
@@ -128,14 +127,17 @@ class MappingRounds(Learner):
             return this.run
         cfg, paid = self.run_config(this.run, this.labels_file), NOTHING
         if self.account is not None:
-            labels = len(this.labels() or [])
-            primed = min(self.cfg["access"]["prime"] or labels, labels)
+            primed = self._primed(len(this.labels() or []))
             cfg["access"] = {**cfg["access"], "prime": primed}
             answers = {"mapping": primed, "validation": len(self.pool.held_out["val"])}
             own = sum(build.ledger(cfg, this.run).spent().values())  # of a run that was cut off
             paid = Paid(answers, max(0, self.account.total() - own - sum(answers.values())))
         train(cfg, just_asked=bool(self._answers), paid=paid)
         return this.run
+
+    def _primed(self, labels: int) -> int:
+        """Labelled images that the run at the end fits its mapping on first."""
+        return min(self.cfg["access"]["prime"] or labels, labels)
 
     def _fitted(self, this: Round) -> LabelMapping:
         """The mapping, fitted once a round: cross-validation takes long."""

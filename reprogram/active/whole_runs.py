@@ -25,12 +25,11 @@ class WholeRuns(Learner):
     Args:
         cfg: See ``Learner``.
         pool: See ``Learner``.
-        folder: See ``Learner``.
         warm_start: Whether a round begins with the program and mapping of the one before.
     """
 
-    def __init__(self, cfg: build.Config, pool: Pool, folder: Path, warm_start: bool) -> None:
-        super().__init__(cfg, pool, folder)
+    def __init__(self, cfg: build.Config, pool: Pool, warm_start: bool) -> None:
+        super().__init__(cfg, pool)
         self.warm_start = warm_start
 
     def accessed(self, source: SourceModel) -> SourceModel:

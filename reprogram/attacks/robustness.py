@@ -43,10 +43,10 @@ def attack(cfg: Mapping[str, Any]) -> dict[str, Any]:
         The contents of ``metrics.json``, and ``output``, its folder.
 
     Raises:
-        RunError: If the run is not finished.
+        RunError: If the run is not finished, or the attack is cut off; what was found of the images that it had come to
+            is written then.
         ConfigError: If a value is wrong, or the source does not show what the attack follows.
         QueryBudgetExceeded: If the budget is too small for the attack; nothing is sent then.
-        RunError: If it is cut off; what was found of the images that it had come to is written.
         DataError: If not a single image is right before the attack.
     """
     cfg = build.plain(cfg)

@@ -36,8 +36,8 @@ def make_pool(known: np.ndarray | None = None) -> Pool:
 class ToldLearner(Learner):
     """Row n of the pool is of the second class with probability n / 40: the last ones are the least certain."""
 
-    def __init__(self, folder: Path, pool: Pool, confidence: float | None = None) -> None:
-        self.folder, self.pool, self.device = folder, pool, torch.device("cpu")
+    def __init__(self, pool: Pool, confidence: float | None = None) -> None:
+        self.pool, self.device = pool, torch.device("cpu")
         self._scored, self._features = None, {"log_probs": np.arange(N, dtype=float)[:, None] // 5}
         self.learned: list[tuple[int, list[str]]] = []
         self.confidence = confidence
@@ -65,7 +65,7 @@ class ToldLearner(Learner):
 def rounds(folder: Path, pool: Pool | None = None, strategy: Strategy | None = None, **options: Any) -> Rounds:
     pool = make_pool() if pool is None else pool
     chosen = Options(**{"fractions": [0.2, 0.5], **options})
-    return Rounds(folder, pool, chosen, strategy or RandomChoice(), ToldLearner(folder, pool), seed=3)
+    return Rounds(folder, pool, chosen, strategy or RandomChoice(), ToldLearner(pool), seed=3)
 
 
 def fill(sheet: Path, labels: dict[str, str]) -> None:

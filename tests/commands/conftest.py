@@ -1,10 +1,30 @@
-"""Commands that run in this process set up logging for themselves: what they leave behind is put back."""
+"""Commands run in this process; they set up logging for themselves: what they leave behind is put back."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def run_command(monkeypatch, capfd, tmp_path: Path):
+    """Runs a command in this process: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(module, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"reprogram-{module.__name__.split('.')[-1]}", *arguments])
+        code = 0
+        try:
+            module.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return command
 
 
 @pytest.fixture(autouse=True, scope="module")

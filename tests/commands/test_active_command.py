@@ -1,6 +1,6 @@
 """``reprogram-active``: its manual page, what it prints, and what it refuses."""
 
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +19,8 @@ QUICK = (
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reprogram-active", *arguments])
-        code = 0
-        try:
-            active.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return code, *capfd.readouterr()
-
-    return command
+def run(run_command):
+    return partial(run_command, active)
 
 
 def test_help_reads_as_a_manual_page(run) -> None:

@@ -1,7 +1,6 @@
 """``reprogram-attack`` as a user types it."""
 
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,21 +10,8 @@ from reprogram.commands import attack
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capfd, tmp_path: Path):
-    """Runs the command in this process: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reprogram-attack", *arguments])
-        code = 0
-        try:
-            attack.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return command
+def typed(run_command):
+    return partial(run_command, attack)
 
 
 def test_help_names_the_attacks(typed) -> None:

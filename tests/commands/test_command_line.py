@@ -23,21 +23,8 @@ QUICK = (
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path: Path):
-    """Runs a command in this process: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(module, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"reprogram-{module.__name__.split('.')[-1]}", *arguments])
-        code = 0
-        try:
-            module.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return command
+def run(run_command):
+    return run_command
 
 
 @pytest.mark.parametrize(

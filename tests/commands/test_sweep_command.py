@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,8 @@ pytest.importorskip("optuna")
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reprogram-sweep", *arguments])
-        code = 0
-        try:
-            sweep.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return code, *capfd.readouterr()
-
-    return command
+def run(run_command):
+    return partial(run_command, sweep)
 
 
 def test_help_reads_as_a_manual_page(run) -> None:
